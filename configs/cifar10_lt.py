@@ -1,0 +1,81 @@
+"""CIFAR-10-LT with the published settings of every cell.
+
+Zhao et al., "Distilling Long-tailed Datasets", CVPR 2025, https://arxiv.org/abs/2408.14506
+
+    python -m ltdd_jax.data.prepare cifar10 --data_dir=DIR
+    python -m ltdd_jax.main --config=configs/cifar10_lt.py:if100_ipc10 --config.data.data_dir=DIR
+
+After the colon: `ifFACTOR_ipcIMAGES` with factor 10, 50, 100 or 200 and 10, 20 or 50 images per
+class (`if100_ipc10` when left out), and `exact`, joined by a comma, for the exact gradient instead
+of the paper's two-pass one. The learning rates were tuned for the two-pass gradient.
+
+Cost of if100_ipc10: 74 PFLOP for the experts and 145 PFLOP for the distillation; the authors'
+program took 31 388 s and, at 1 image per class, 30 141 s on one RTX 3090 (arXiv 2511.18858).
+Cells of one factor have the same experts: share them through --config.experts.path.
+
+Published accuracy, top-1 % on the balanced test set. It is the best of 21 evaluations on that test
+set; this program reports the last iterate.
+
+    factor   ipc 10       ipc 20       ipc 50
+        10   58.1 ± 0.3   63.0 ± 1.0   70.5 ± 0.4
+        50   54.2 ± 1.0   59.4 ± 0.7   65.8 ± 0.2
+       100   53.4 ± 0.1   58.2 ± 0.6   64.0 ± 0.9
+       200                             62.3
+"""
+
+from ml_collections import ConfigDict
+
+from ltdd_jax.config import base_config, parse_argument
+
+_IF100_IPC50 = ((0, 20, 40), 0, (0, 0, 1), 60, 1000.0, (1.0, 0.5))
+
+# (imbalance factor, images per class): start epochs (min, current, max) of the representation
+# phase; iterations over which their range grows, 0 for the whole range at once; start epochs of
+# the classifier phase, where only 0 can be drawn; its student steps; image_lr; loss weights of
+# the two phases. No usable settings were released for (50, 50) and (200, 50): their files hold
+# another cell's, so the nearest cell with the same images per class stands in.
+_CELLS = {
+    (10, 10): ((0, 10, 20), 1000, (0, 0, 1), 80, 100.0, (1.0, 0.2)),
+    (10, 20): ((0, 20, 40), 0, (0, 0, 1), 80, 100.0, (1.0, 0.2)),
+    (10, 50): ((0, 20, 40), 0, (0, 0, 1), 80, 1000.0, (1.0, 0.2)),
+    (50, 10): ((0, 10, 20), 0, (0, 1, 1), 80, 100.0, (1.0, 0.5)),
+    (50, 20): ((0, 10, 20), 2000, (0, 1, 1), 80, 100.0, (0.5, 1.0)),
+    (50, 50): _IF100_IPC50,
+    (100, 10): ((0, 10, 20), 0, (0, 1, 1), 80, 100.0, (0.5, 1.0)),
+    (100, 20): ((0, 10, 20), 2000, (0, 1, 1), 80, 100.0, (0.5, 1.0)),
+    (100, 50): _IF100_IPC50,
+    (200, 10): ((0, 10, 20), 0, (0, 0, 1), 80, 100.0, (0.1, 1.0)),
+    (200, 20): ((0, 20, 40), 0, (0, 0, 1), 80, 1000.0, (0.1, 1.0)),
+    (200, 50): _IF100_IPC50,
+}
+_DEFAULT = (100, 10)
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """Returns the config of one cell, e.g. "if100_ipc10" or "if100_ipc10,exact"."""
+    cells = {f"if{factor}_ipc{ipc}": (factor, ipc) for factor, ipc in (_DEFAULT, *_CELLS)}
+    variant, modifiers = parse_argument(argument, list(cells), ("exact",))
+    factor, ipc = cells[variant]
+    starts, growth, classifier_starts, classifier_steps, image_lr, weights = _CELLS[factor, ipc]
+
+    config = base_config()
+    config.name = "_".join(["cifar10_lt", variant, *sorted(modifiers)])
+    config.data.source = "cifar10"
+    config.data.imbalance_factor = factor
+
+    distill = config.distill
+    distill.ipc = ipc
+    distill.num_iterations = 10001
+    distill.gradient = "exact" if "exact" in modifiers else "two_pass"
+    distill.batch_size = 500
+    distill.initial_images = "correct"
+    distill.image_lr = image_lr
+    distill.label_lr = 2.0
+    phases = (distill.representation, distill.classifier)
+    phases[0].student_steps, phases[1].student_steps = 80, classifier_steps
+    for phase, epochs, weight in zip(phases, (starts, classifier_starts), weights, strict=True):
+        phase.min_start_epoch, phase.current_start_epoch, phase.max_start_epoch = epochs
+        phase.sequential = growth > 0
+        phase.expansion_end = growth or phase.expansion_end
+        phase.loss_weight = weight
+    return config

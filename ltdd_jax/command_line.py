@@ -1,0 +1,86 @@
+"""One clear sentence for every mistake in the flags or in a config file."""
+
+import re
+import traceback
+from collections.abc import Sequence
+
+from absl import flags
+
+from ltdd_jax import config, records, validation
+from ltdd_jax.types import UserError
+
+MISSING_CONFIG = "--config is missing: give --config=configs/digits_lt.py, for instance"
+
+
+def check_overrides(argv: Sequence[str]) -> None:
+    """Refuses `--config.x.y` arguments that name no field.
+
+    Raises:
+      UserError: names the argument and the closest field.
+    """
+    fields = list(_defaults())
+    for argument in argv:
+        found = re.match(r"--?(?:no)?config\.([^=\s]+)", argument)
+        if not found or found[1] in fields:
+            continue
+        name = found[1]
+        inside = [field for field in fields if field.startswith(f"{name}.")]
+        if inside:
+            raise UserError(f"--config.{name} is a section: set a field, such as {inside[0]}")
+        raise UserError(
+            f"--config.{name} is not a field of the config"
+            f"{validation.suggest(name, fields, '--config.')}; ltdd_jax/config.py lists them all"
+        )
+
+
+def explain(error: Exception, argv: Sequence[str]) -> str:
+    """Says what is wrong after parsing `argv` raised `error`.
+
+    Args:
+      error: from absl, from ml_collections or from the Python code of the config file.
+      argv: the command line.
+    """
+    match error:
+        case UserError():
+            return str(error)
+        case flags.UnrecognizedFlagError() if error.flagname.startswith("config."):
+            return MISSING_CONFIG  # such flags come to be when the config file is read
+        case flags.IllegalFlagValueError():
+            field = re.match(r"flag --config\.(\S+?)=(.*?): ", str(error))
+            if field:
+                return validation.describe_wrong_type(field[1], field[2], _defaults()[field[1]])
+            if not str(error).startswith("flag --config="):
+                return str(error)
+            return _explain_config_file(str(error), argv)
+        case flags.Error():
+            return str(error)
+        case OSError():
+            return f"--config={_config_path(argv)} cannot be read: there is no such config file"
+    return _explain_config_file("".join(traceback.format_exception(error)), argv)
+
+
+def _explain_config_file(trace: str, argv: Sequence[str]) -> str:
+    """One line from the traceback of an exception in the config file."""
+    path = _config_path(argv)
+    lines = re.findall(rf'File "{re.escape(path)}", line (\d+)', trace)
+    place = f"{path}, line {lines[-1]}" if lines else f"--config={path}"
+    unknown = re.search(r'Key "(\w+)" does not exist', trace)
+    if unknown:
+        hint = validation.suggest(unknown[1], list(_defaults()))
+        return f"{place}: {unknown[1]} is not a field of the config{hint}"
+    return f"{place}: {trace.strip().splitlines()[-1]}"
+
+
+def _config_path(argv: Sequence[str]) -> str:
+    """The file named by --config=FILE:VARIANT or --config FILE:VARIANT."""
+    path = ""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if argument in ("--config", "-config"):
+            path = following
+        elif re.match("--?config=", argument):
+            path = argument.partition("=")[2]
+    return path.partition(":")[0]
+
+
+def _defaults() -> dict:
+    return records.flatten(config.base_config().to_dict())

@@ -1,0 +1,95 @@
+"""The synthetic set before the first outer iteration: real images, soft labels of experts."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+INITIAL_IMAGES = ("correct", "real", "noise")
+NOISE = -1  # row number that stands for "no real image: N(0, 1) noise"
+_SCAN_BLOCK = 256
+
+
+def permute_classes(key: jax.Array, class_rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The rows of every class in random order, class k with fold_in(key, k)."""
+    orders = []
+    for index, rows in enumerate(class_rows):
+        order = jax.random.permutation(jax.random.fold_in(key, index), len(rows))
+        orders.append(np.asarray(rows)[np.asarray(order)])
+    return orders
+
+
+def select_real(orders: Sequence[np.ndarray], ipc: int) -> np.ndarray:
+    """The first `ipc` rows of every class, repeated cyclically where a class has fewer.
+
+    Args:
+      orders: rows of each class in the order to take them, none empty.
+      ipc: synthetic images per class.
+
+    Returns:
+      int64 [K·ipc], class-major.
+    """
+    return np.concatenate([np.resize(order[:ipc], ipc) for order in orders])
+
+
+def select_correct(
+    orders: Sequence[np.ndarray], ipc: int, predict: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """The first `ipc` rows of every class which a classifier expert gets right (DATM).
+
+    A class with fewer hits repeats them cyclically; a class without any is `NOISE`.
+
+    Args:
+      orders: rows of each class in the order to scan them.
+      ipc: synthetic images per class.
+      predict: rows int64 [n] with n <= 256 -> predicted classes [n].
+
+    Returns:
+      int64 [K·ipc], class-major.
+    """
+    chosen = []
+    for label, order in enumerate(orders):
+        hits: list[int] = []
+        for begin in range(0, len(order), _SCAN_BLOCK):
+            block = order[begin : begin + _SCAN_BLOCK]
+            hits.extend(block[predict(block) == label])
+            if len(hits) >= ipc:
+                break
+        chosen.append(np.resize(hits[:ipc], ipc) if hits else np.full(ipc, NOISE))
+    return np.concatenate(chosen).astype(np.int64)
+
+
+def fill_images(key: jax.Array, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Real images at `rows`, N(0, 1) noise where a row is `NOISE`.
+
+    Args:
+      key: typed key of the noise.
+      rows: int64 [S].
+      images: float32 [N, H, W, C], normalised or whitened.
+
+    Returns:
+      float32 [S, H, W, C].
+    """
+    noise = np.array(jax.random.normal(key, (len(rows), *images.shape[1:]), jnp.float32))
+    real = rows != NOISE
+    noise[real] = images[rows[real]]
+    return noise
+
+
+def average_correct_logits(expert_logits: Iterable[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """Mean logits over the experts which classify the row correctly; 0 where none does.
+
+    Args:
+      expert_logits: one [S, K] array per classifier expert; read once.
+      labels: int [S], the class each row stands for.
+
+    Returns:
+      float32 [S, K] label logits; a row of zeros is a uniform soft label.
+    """
+    total, hits = 0.0, np.zeros(len(labels))
+    for logits in expert_logits:
+        correct = np.argmax(logits, axis=1) == labels
+        total = total + np.where(correct[:, None], logits, 0).astype(np.float64)
+        hits += correct
+    return (total / np.maximum(hits, 1)[:, None]).astype(np.float32)

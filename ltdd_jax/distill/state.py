@@ -1,0 +1,60 @@
+"""Everything mutable in distillation."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from ltdd_jax.types import SyntheticSet
+
+
+@flax.struct.dataclass
+class DistillState:
+    """State of the outer loop, checkpointed whole.
+
+    Attributes:
+      step: int32 scalar, outer iterations done.
+      synthetic: what is optimised.
+      opt_state: momentum of the three outer optimisers.
+      base_key: typed key; iteration i uses fold_in(base_key, i).
+    """
+
+    step: jax.Array
+    synthetic: SyntheticSet
+    opt_state: optax.OptState
+    base_key: jax.Array
+
+
+def make_outer_optimizer(
+    *,
+    image_lr: float,
+    image_momentum: float,
+    label_lr: float,
+    label_momentum: float,
+    step_size_lr: float,
+    step_size_momentum: float,
+) -> optax.GradientTransformation:
+    """SGD with heavy-ball momentum for images, label logits and step size separately.
+
+    v ← μv + g, p ← p - lr·v; no decay, no clipping, no bounds (as published; the step size may
+    become negative).
+    """
+    parts = {
+        "images": optax.sgd(image_lr, image_momentum),
+        "label_logits": optax.sgd(label_lr, label_momentum),
+        "step_size": optax.sgd(step_size_lr, step_size_momentum),
+    }
+    labels = SyntheticSet(images="images", label_logits="label_logits", step_size="step_size")
+    return optax.partition(parts, labels)
+
+
+def init_state(
+    key: jax.Array, synthetic: SyntheticSet, tx: optax.GradientTransformation
+) -> DistillState:
+    """State before the first outer iteration; `key` becomes the base key."""
+    return DistillState(
+        step=jnp.zeros((), jnp.int32),
+        synthetic=synthetic,
+        opt_state=tx.init(synthetic),
+        base_key=key,
+    )

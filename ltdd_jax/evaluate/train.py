@@ -1,0 +1,116 @@
+"""Fresh networks trained on a labelled set: what a distilled set is worth (several at once)."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltdd_jax import losses, training
+from ltdd_jax.data import batches as batching
+from ltdd_jax.nets import Network
+from ltdd_jax.types import AugmentFn
+
+_DROP_FACTOR = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Pure functions over E networks at once; the leading axis of keys and states is E.
+
+    Attributes:
+      init: keys [E] -> states.
+      run_epochs: (keys [E], epochs int32 [n], states, data, learning rates [n]) ->
+        (states, losses [E, n]).
+      predict: (states, images [B, H, W, C]) -> classes int32 [E, B].
+    """
+
+    init: Callable
+    run_epochs: Callable
+    predict: Callable
+
+
+def learning_rates(step_size: float, num_epochs: int) -> np.ndarray:
+    """The schedule of trajectory matching: epochs 0..E inclusive, ×0.1 after epoch E//2 + 1.
+
+    Args:
+      step_size: learning rate of the first part, for a distilled set the learned one.
+      num_epochs: nominal number E.
+
+    Returns:
+      float32 [E + 1].
+    """
+    epochs = np.arange(num_epochs + 1)
+    return np.where(epochs < drop_epoch(num_epochs), step_size, _DROP_FACTOR * step_size).astype(
+        np.float32
+    )
+
+
+def drop_epoch(num_epochs: int) -> int:
+    """First epoch at the lower rate; the momentum starts anew there."""
+    return num_epochs // 2 + 2
+
+
+def make_evaluator(
+    network: Network,
+    augment: AugmentFn,
+    *,
+    num_rows: int,
+    num_epochs: int,
+    batch_size: int,
+    momentum: float,
+    weight_decay: float,
+    data_per_network: bool = False,
+) -> Evaluator:
+    """Builds the protocol of trajectory matching (MTT and its successors).
+
+    SGD with momentum and decay on all parameters, batches shuffled with the short one kept, one
+    augmentation per batch, plain soft cross-entropy (never class weights).
+
+    Args:
+      network: built for the data.
+      augment: drawn anew for each batch.
+      num_rows: rows of the training set.
+      num_epochs: nominal number, see `learning_rates`.
+      batch_size: rows per step.
+      momentum: of SGD.
+      weight_decay: of SGD.
+      data_per_network: the data have a leading axis E, one set for each network.
+
+    Returns:
+      The functions; data = (images [N, H, W, C], label logits [N, K]).
+    """
+    tx = training.make_optimizer(momentum=momentum, weight_decay=weight_decay)
+
+    def draw_batches(key, epoch):
+        return batching.shuffle_epoch(jax.random.fold_in(key, epoch), num_rows, batch_size)
+
+    def loss_fn(params, images, label_logits, weights):
+        rows = losses.soft_cross_entropy(network.apply(params, images), label_logits)
+        return (weights * rows).sum()
+
+    run_epoch = training.make_epoch(loss_fn, tx, draw_batches=draw_batches, augment=augment)
+    drop = drop_epoch(num_epochs)
+
+    def init(key):
+        return training.init_train_state(network.init(jax.random.fold_in(key, 0)), tx)
+
+    def run_epochs(key, epochs, state, data, rates):
+        def body(state, inputs):
+            epoch, rate = inputs
+            keep = jnp.where(epoch == drop, 0.0, 1.0)
+            state = state.replace(opt_state=jax.tree.map(lambda v: keep * v, state.opt_state))
+            return run_epoch(jax.random.fold_in(key, 1), epoch, state, {}, data, rate)
+
+        return jax.lax.scan(body, state, (epochs, rates))
+
+    def predict(state, images):
+        return jnp.argmax(network.apply(state.params, images), axis=-1).astype(jnp.int32)
+
+    data_axis = 0 if data_per_network else None
+    return Evaluator(
+        init=jax.vmap(init),
+        run_epochs=jax.vmap(run_epochs, in_axes=(0, None, 0, data_axis, None)),
+        predict=jax.vmap(predict, in_axes=(0, None)),
+    )

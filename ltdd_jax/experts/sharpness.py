@@ -1,0 +1,53 @@
+"""GSAM, the optimiser of the flat-trajectory experts."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+_EPSILON = 1e-12  # of the published implementation, guards the three divisions
+
+
+def perturb(params, gradient, *, rho: float, adaptive: bool):
+    """The ascent step e towards a sharper point (SAM / ASAM).
+
+    e = ρ / (‖|w|·g‖ + ε) · w²·g if `adaptive`, else ρ / (‖g‖ + ε) · g; one norm over all leaves.
+    """
+    if not adaptive:
+        factor = rho / (optax.tree.norm(gradient) + _EPSILON)
+        return jax.tree.map(lambda g: factor * g, gradient)
+    scaled = jax.tree.map(lambda w, g: jnp.abs(w) * g, params, gradient)
+    factor = rho / (optax.tree.norm(scaled) + _EPSILON)
+    return jax.tree.map(lambda w, g: factor * jnp.square(w) * g, params, gradient)
+
+
+def decompose(gradient, perturbed_gradient, *, alpha: float):
+    """d = g_p - α·g_⊥, with g_⊥ the part of g orthogonal to the perturbed gradient g_p."""
+    norm, perturbed_norm = optax.tree.norm(gradient), optax.tree.norm(perturbed_gradient)
+    inner = optax.tree.vdot(gradient, perturbed_gradient)
+    cosine = inner / (perturbed_norm * norm + _EPSILON)
+    along = cosine * norm / (perturbed_norm + _EPSILON)
+    return jax.tree.map(lambda g, gp: gp - alpha * (g - along * gp), gradient, perturbed_gradient)
+
+
+def make_gsam_gradient(*, rho: float, alpha: float, adaptive: bool):
+    """Builds the descent direction of GSAM (Zhuang et al., ICLR 2022) with constant ρ.
+
+    Both gradients are taken on the same batch; weight decay and momentum are applied afterwards
+    by the caller to the unperturbed parameters.
+
+    Args:
+      rho: radius of the perturbation, >= 0.
+      alpha: weight of the orthogonal part, >= 0.
+      adaptive: scale the perturbation by the size of the weights (ASAM).
+
+    Returns:
+      `gradient(loss, params) -> (loss, direction)`.
+    """
+
+    def gradient(loss, params):
+        value, grad = jax.value_and_grad(loss)(params)
+        ascent = perturb(params, grad, rho=rho, adaptive=adaptive)
+        perturbed = jax.tree.map(jnp.add, params, ascent)
+        return value, decompose(grad, jax.grad(loss)(perturbed), alpha=alpha)
+
+    return gradient

@@ -1,0 +1,79 @@
+"""Cross-entropies per row; the caller owns the mean.
+
+The paper's loss and the reference divide by the number of rows, never by a sum of class weights
+(arXiv 2408.14506, section "Distribution-agnostic matching").
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def soft_cross_entropy(logits, label_logits):
+    """-Σ_k softmax(label_logits)_k · log softmax(logits)_k.
+
+    Args:
+      logits: [B, K].
+      label_logits: [B, K], unnormalised; softmax is applied here and nowhere else.
+
+    Returns:
+      [B], each >= 0.
+    """
+    targets = jax.nn.softmax(label_logits, axis=-1)
+    return -(targets * jax.nn.log_softmax(logits, axis=-1)).sum(axis=-1)
+
+
+def weighted_soft_cross_entropy(logits, label_logits, class_weights):
+    """-Σ_k w_k · softmax(label_logits)_k · log softmax(logits)_k: distribution-agnostic matching.
+
+    The weight multiplies the column of the label, so a student on balanced data feels the
+    gradient of the imbalanced set.
+
+    Args:
+      logits: [B, K].
+      label_logits: [B, K], unnormalised.
+      class_weights: [K], see `class_frequencies`; they sum to 1, hence the loss is about K times
+        smaller than the unweighted one.
+
+    Returns:
+      [B].
+    """
+    targets = jax.nn.softmax(label_logits, axis=-1) * class_weights[None]
+    return -(targets * jax.nn.log_softmax(logits, axis=-1)).sum(axis=-1)
+
+
+def balanced_softmax_cross_entropy(logits, label_logits, class_weights):
+    """`weighted_soft_cross_entropy` at logits - log w, as the reference's optional variant.
+
+    Both the sign of the shift and the second use of the weights differ from balanced softmax
+    (Ren et al., NeurIPS 2020); no published configuration uses it.
+
+    Args:
+      logits: [B, K].
+      label_logits: [B, K], unnormalised.
+      class_weights: [K], positive.
+
+    Returns:
+      [B].
+    """
+    shifted = logits - jnp.log(class_weights)[None]
+    return weighted_soft_cross_entropy(shifted, label_logits, class_weights)
+
+
+def cross_entropy(logits, labels):
+    """-log softmax(logits)[label] for integer labels [B] in 0..K-1; returns [B]."""
+    log_probs = jax.nn.log_softmax(logits, axis=-1)
+    return -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+
+
+def class_frequencies(class_counts, offset: float = 0.0):
+    """w_k = (N_k + f) / (N + f), the weights of the representation phase.
+
+    Args:
+      class_counts: [K] images per class of the real set.
+      offset: f >= 0; every published configuration has 0.
+
+    Returns:
+      float32 [K]; they sum to 1 when f is 0.
+    """
+    counts = jnp.asarray(class_counts, jnp.float32)
+    return (counts + offset) / (counts.sum() + offset)

@@ -1,0 +1,69 @@
+"""Command line: reads the flags, runs the pipeline, turns mistakes into one-line messages.
+
+Short on purpose: what is worth testing by itself lives in `command_line` and `pipeline`.
+
+    python -m ltdd_jax.main --config=configs/digits_lt.py [--workdir=DIR] [--config.distill.ipc=5]
+"""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ltdd_jax import command_line
+from ltdd_jax.types import Interrupted, UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    name="config",
+    help_string="FILE.py or FILE.py:VARIANT; --config.x.y=value overrides a field.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; empty is runs/<config name>.")
+_STAGE = flags.DEFINE_enum(
+    "stage", "all", ["experts", "distill", "evaluate", "all"], "Stage to run from what is there."
+)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses `argv` as absl does, but every mistake is one message and exit code 2."""
+    try:
+        command_line.check_overrides(argv)
+        arguments = flags.FLAGS(argv)
+        if _CONFIG.value is None:
+            raise UserError(command_line.MISSING_CONFIG)
+        if len(arguments) > 1:
+            raise UserError(f"unexpected argument {arguments[1]!r}: all settings start with --")
+        _CONFIG.value.to_dict()  # a file that could not be read raises at the first access only
+    except Exception as error:
+        sys.exit(_report(command_line.explain(error, argv)))
+    return arguments
+
+
+def main(_: list[str]) -> int:
+    """Runs the pipeline; returns 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM."""
+    logging.set_verbosity(logging.WARNING)  # libraries tell every step of every save
+    config = _CONFIG.value
+    workdir = _WORKDIR.value or f"runs/{config.name}"
+    try:
+        # Imported late so that --help and mistakes in the flags are answered at once.
+        from ltdd_jax import pipeline
+
+        pipeline.run(config, workdir, _STAGE.value)
+    except UserError as error:
+        return _report(str(error))
+    except Interrupted as stopped:
+        print(
+            f"stopped by {stopped}: {workdir} is usable, the same command continues from there",
+            file=sys.stderr,
+        )
+        return stopped.exit_code
+    return 0
+
+
+def _report(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

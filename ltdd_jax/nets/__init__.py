@@ -1,0 +1,78 @@
+"""Networks as pure functions of (parameters, images)."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ltdd_jax.nets.alexnet import AlexNet
+from ltdd_jax.nets.convnet import ConvNet
+from ltdd_jax.nets.lenet import LeNet
+from ltdd_jax.nets.mlp import MLP
+from ltdd_jax.nets.resnet import ResNet18
+from ltdd_jax.nets.vgg import VGG11
+from ltdd_jax.types import Params
+
+REGISTRY: dict[str, Callable[..., nn.Module]] = {
+    "alexnet": AlexNet,
+    "alexnet_64": functools.partial(AlexNet, stem_stride=2),  # _64: for images of 64 x 64
+    "convnet": ConvNet,
+    "lenet": LeNet,
+    "lenet_64": functools.partial(LeNet, stem_stride=2),
+    "mlp": MLP,
+    "resnet18": ResNet18,
+    "resnet18_64": functools.partial(ResNet18, stem_stride=2),
+    "resnet18_ap": functools.partial(ResNet18, average_pooling=True),
+    "vgg11": VGG11,
+    "vgg11_64": functools.partial(VGG11, final_stride=2),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network without state: parameters are an argument.
+
+    Attributes:
+      init: key -> params.
+      apply: (params, images [B, H, W, C]) -> logits [B, K].
+      embed: (params, images) -> features [B, F]; reads the backbone only.
+      classify: (params, features) -> logits; reads the classifier only.
+    """
+
+    init: Callable[[jax.Array], Params]
+    apply: Callable[[Params, jax.Array], jax.Array]
+    embed: Callable[[Params, jax.Array], jax.Array]
+    classify: Callable[[Params, jax.Array], jax.Array]
+
+
+def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, **options) -> Network:
+    """Builds a network from its name in `REGISTRY`.
+
+    Args:
+      name: key of `REGISTRY`.
+      image_shape: (H, W, C) of one image.
+      num_classes: outputs K.
+      **options: fields of the module (width, depth, form, ...).
+
+    Raises:
+      ValueError: unknown name, or images too small for the depth.
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"network must be one of {sorted(REGISTRY)}, not {name!r}")
+    module = REGISTRY[name](num_classes=num_classes, **options)
+    example = jnp.zeros((1, *image_shape), jnp.float32)
+
+    def init(key):
+        return module.init(key, example)["params"]
+
+    jax.eval_shape(init, jax.random.key(0))  # images too small for the depth fail here
+
+    def call(method):
+        return lambda params, inputs: module.apply({"params": params}, inputs, method=method)
+
+    return Network(
+        init=init, apply=call("__call__"), embed=call("embed"), classify=call("classify")
+    )

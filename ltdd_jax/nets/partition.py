@@ -1,0 +1,28 @@
+"""Backbone and classifier, told apart by the path of a parameter."""
+
+from collections.abc import Callable
+
+import flax.traverse_util
+
+from ltdd_jax.types import Params
+
+CLASSIFIER = "classifier"  # name of the last linear layer in every network
+
+
+def is_classifier(path: tuple[str, ...]) -> bool:
+    """Whether the parameter at `path` belongs to the classifier."""
+    return path[0] == CLASSIFIER
+
+
+def split(params: Params, predicate: Callable = is_classifier) -> tuple[Params, Params]:
+    """Splits into (backbone, classifier): the leaves where `predicate(path)` is False / True."""
+    flat = flax.traverse_util.flatten_dict(params)
+    chosen = {path: leaf for path, leaf in flat.items() if predicate(path)}
+    rest = {path: leaf for path, leaf in flat.items() if not predicate(path)}
+    return flax.traverse_util.unflatten_dict(rest), flax.traverse_util.unflatten_dict(chosen)
+
+
+def merge(backbone: Params, classifier: Params) -> Params:
+    """Inverse of `split`."""
+    flat = flax.traverse_util.flatten_dict(backbone) | flax.traverse_util.flatten_dict(classifier)
+    return flax.traverse_util.unflatten_dict(flat)

@@ -1,0 +1,86 @@
+"""Progress of a long loop: a bar on a terminal, now and then a line in a log file."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+import tqdm
+
+_LINE_SECONDS = 10.0  # between lines where there is no terminal
+
+Advance = Callable[..., None]
+
+
+@contextlib.contextmanager
+def progress(
+    total: int,
+    *,
+    initial: int = 0,
+    desc: str = "",
+    unit: str = "step",
+    enabled: bool = True,
+    stream: TextIO | None = None,
+) -> Iterator[Advance]:
+    """Shows the rate and the time left while the block runs.
+
+    Args:
+      total: units of the whole loop.
+      initial: units done before, when resuming; they do not count for the rate.
+      desc: what is going on.
+      unit: name of one unit.
+      enabled: False shows nothing (all processes but the first).
+      stream: standard error if None.
+
+    Yields:
+      `advance(num_units=1, **values)`: counts units and shows values such as loss=0.9.
+    """
+    stream = stream or sys.stderr
+    if enabled and not stream.isatty():
+        yield _make_line_writer(total, initial, desc, unit, stream)
+        return
+    with tqdm.tqdm(
+        total=total, initial=initial, desc=desc, unit=unit, disable=not enabled, file=stream,
+        dynamic_ncols=True,
+    ) as bar:  # fmt: skip
+
+        def advance(num_units: int = 1, **values: Any) -> None:
+            if values:
+                bar.set_postfix_str(_show_values(values), refresh=False)
+            bar.update(num_units)
+
+        yield advance
+
+
+def _make_line_writer(total: int, initial: int, desc: str, unit: str, stream: TextIO) -> Advance:
+    start = time.monotonic()
+    done, last_line, shown = initial, start, {}
+
+    def advance(num_units: int = 1, **values: Any) -> None:
+        nonlocal done, last_line
+        done += num_units
+        shown.update(values)
+        now = time.monotonic()
+        if now - last_line < _LINE_SECONDS and done < total:
+            return
+        last_line = now
+        rate = (done - initial) / max(now - start, 1e-9)
+        left = tqdm.tqdm.format_interval((total - done) / rate) if rate else "?"
+        parts = [f"{done}/{total} {unit}", _show_rate(rate, unit), f"{left} left"]
+        if shown:
+            parts.append(_show_values(shown))
+        print(f"{desc}: {', '.join(parts)}", file=stream, flush=True)
+
+    return advance
+
+
+def _show_rate(rate: float, unit: str) -> str:
+    return f"{rate:.2f} {unit}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.2f} s/{unit}"
+
+
+def _show_values(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+    )

@@ -1,0 +1,109 @@
+"""Training of one network as pure functions; experts and evaluation both use it.
+
+Everything is written for one network. Callers `vmap` over a leading axis of keys and states to
+train many at once.
+"""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from ltdd_jax.types import AugmentFn, Batch, Params
+
+# (params, inputs [B, ...], targets [B] or [B, K], weights [B]) -> scalar
+LossFn = Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]
+# (loss as a function of params, params) -> (loss, direction to descend)
+GradientFn = Callable[[Callable[[Params], jax.Array], Params], tuple[jax.Array, Params]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """State of one network in training; with a leading axis once vmapped.
+
+    Attributes:
+      step: int32 scalar, optimiser steps done.
+      params: trainable parameters.
+      opt_state: momentum.
+    """
+
+    step: jax.Array
+    params: Params
+    opt_state: optax.OptState
+
+
+def make_optimizer(*, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+    """v ← μv + (d + wd·w): heavy-ball SGD before the learning rate is applied.
+
+    Weight decay acts on all parameters, norms and biases included (as published).
+    """
+    decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
+    trace = optax.trace(momentum) if momentum else optax.identity()
+    return optax.chain(decay, trace)
+
+
+def init_train_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
+    """State before the first step."""
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
+
+
+def plain_gradient(loss: Callable[[Params], jax.Array], params: Params):
+    """The gradient itself: (loss, ∇loss)."""
+    return jax.value_and_grad(loss)(params)
+
+
+def make_epoch(
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    *,
+    draw_batches: Callable[[jax.Array, jax.Array], Batch],
+    augment: AugmentFn,
+    gradient: GradientFn = plain_gradient,
+    prepare: Callable[[Params, jax.Array], jax.Array] = lambda frozen, images: images,
+) -> Callable:
+    """Builds one epoch: a scan over its batches.
+
+    Args:
+      loss_fn: mean loss of a batch.
+      tx: from `make_optimizer`.
+      draw_batches: (key, epoch) -> Batch with a leading axis of steps.
+      augment: (key, images) -> images, drawn anew for each batch.
+      gradient: how the descent direction is formed.
+      prepare: (frozen, augmented images) -> inputs of the loss, outside of its derivative.
+
+    Returns:
+      `run_epoch(key, epoch, state, frozen, data, learning_rate) -> (state, mean loss)` with
+      `epoch` an int32 scalar, `frozen` constant parameters (or {}), `data` = (images [N, H, W, C],
+      targets [N] or [N, K]) and `learning_rate` a float32 scalar. The key is that of the whole
+      training; the epoch is folded in, so any epoch can be repeated alone.
+    """
+    # Under vmap a branch on a batched index runs every branch; one network after the other runs
+    # only the drawn augmentation, and the rest of the step stays batched.
+    augment_in_turn = jax.custom_batching.sequential_vmap(augment)
+
+    def run_epoch(key, epoch, state, frozen, data, learning_rate):
+        images, targets = data
+        batches_key, augment_key = jax.random.split(key)
+        batches = draw_batches(batches_key, epoch)
+        keys = jax.random.split(jax.random.fold_in(augment_key, epoch), len(batches.indices))
+
+        def body(state, inputs):
+            batch, step_key = inputs
+            rows = augment_in_turn(step_key, images[batch.indices])
+            rows = prepare(frozen, rows)
+
+            def loss(params):
+                return loss_fn(params, rows, targets[batch.indices], batch.weights)
+
+            value, direction = gradient(loss, state.params)
+            updates, opt_state = tx.update(direction, state.opt_state, state.params)
+            params = jax.tree.map(lambda p, v: p - learning_rate * v, state.params, updates)
+            state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+            return state, value
+
+        state, values = jax.lax.scan(body, state, (batches, keys))
+        return state, values.mean()
+
+    return run_epoch

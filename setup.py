@@ -1,0 +1,54 @@
+"""Packaging of ltdd_jax; tool settings are in pyproject.toml."""
+
+import pathlib
+
+import setuptools
+
+_ROOT = pathlib.Path(__file__).parent
+
+setuptools.setup(
+    name="ltdd_jax",
+    version="0.1.0",
+    description="Long-tailed dataset distillation in JAX and Flax",
+    long_description=(_ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["ltdd_jax", "ltdd_jax.*"]),
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.8",
+        "chex>=0.1.92",
+        "etils[epath]>=1.15",
+        "flax>=0.12.8",
+        "importlib_resources>=6",  # tensorflow-datasets imports it undeclared
+        "jax>=0.10.2,<0.12",
+        "ml-collections>=1.1",
+        "numpy>=2",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "pillow>=11",
+        "psutil>=5.9",
+        "requests>=2.31",
+        "scikit-learn>=1.5",  # the digits data set
+        "scipy>=1.14",
+        "tensorflow-datasets>=4.9.10",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6.100",
+            "pytest>=8.2",
+            "pytest-xdist>=3.6",
+            "ruff>=0.14",
+        ],
+        "cuda": ["jax[cuda12]>=0.10.2,<0.12"],
+        "tpu": ["jax[tpu]>=0.10.2,<0.12"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,171 @@
+"""Whitening and normalisation: reference values, inverses, files."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from ltdd_jax.data import normalize
+from ltdd_jax.types import UserError
+from tests.golden_files import load_golden, relative_error
+
+
+def _to_nhwc(images: np.ndarray) -> np.ndarray:
+    return images.transpose(0, 2, 3, 1)
+
+
+def _to_hwc_features(matrix: np.ndarray, channels: int, height: int, width: int) -> np.ndarray:
+    """Reorders the trailing axis, or both axes of a square matrix, from (c,h,w) to (h,w,c)."""
+    order = np.arange(channels * height * width).reshape(channels, height, width)
+    order = order.transpose(1, 2, 0).ravel()
+    return matrix[order][:, order] if matrix.shape[0] == matrix.shape[1] else matrix[:, order]
+
+
+def _random_images(num: int = 60, side: int = 4, channels: int = 3) -> np.ndarray:
+    generator = np.random.default_rng(3)
+    smooth = generator.integers(0, 200, (num, 1, 1, channels))
+    noise = generator.integers(0, 56, (num, side, side, channels))
+    return (smooth + noise).astype(np.uint8)
+
+
+@pytest.mark.golden
+def test_golden_zca_fit():
+    """eps under the root, covariance over N, or a forgotten mean each miss these by far."""
+    golden = load_golden("zca")
+    shape = golden["images"].shape[1:]
+    pre = normalize.fit(_to_nhwc(golden["images"]), zca_eps=float(golden["eps"]))
+    assert relative_error(pre.zca_mean, _to_hwc_features(golden["mean"], *shape)[0]) < 1e-5
+    for actual, name in (
+        (pre.zca_transform, "transform"),
+        (pre.zca_transform, "transform_f64"),
+        (pre.zca_inverse, "transform_inv"),
+    ):
+        assert actual.dtype == np.float32
+        assert relative_error(actual, _to_hwc_features(golden[name], *shape)) < 1e-4, name
+
+
+@pytest.mark.golden
+def test_golden_zca_apply_and_invert():
+    golden = load_golden("zca")
+    images = _to_nhwc(golden["images"])
+    pre = normalize.fit(images, zca_eps=float(golden["eps"]))
+    whitened = normalize.apply(pre, images)
+    assert relative_error(whitened, _to_nhwc(golden["whitened"])) < 1e-4
+    pixels = np.rint(np.clip(_to_nhwc(golden["inverse"]), 0, 1) * 255)
+    difference = np.abs(normalize.invert(pre, whitened) - pixels)
+    assert difference.max() <= 1  # a value at x.5 may round either way
+    assert np.mean(difference != 0) < 1e-3
+
+
+@pytest.mark.golden
+def test_golden_mismatched_test_images():
+    """Normalised test images whitened by the transform of un-normalised training images (D3)."""
+    golden = load_golden("zca")
+    pre = normalize.fit(_to_nhwc(golden["images"]), zca_eps=float(golden["eps"]))
+    mean, std = normalize.CIFAR_CONSTANTS
+    expected = _to_nhwc(golden["test_whitened"])
+    normalised = _to_nhwc(golden["test_normalised"])
+    assert relative_error(normalize.apply(pre, normalised), expected) < 1e-4
+    pixels = normalised * np.float32(std) + np.float32(mean)
+    mismatched = normalize.mismatch_test(pre, mean, std)
+    assert relative_error(normalize.apply(mismatched, pixels), expected) < 1e-4
+    assert relative_error(normalize.apply(pre, pixels), expected) > 0.1
+
+
+def test_blocks_change_nothing(monkeypatch):
+    """Blocks of 7 rows against one block: a row lost at a border would show."""
+    images = _random_images()
+    whole = normalize.fit(images)
+    expected = normalize.apply(whole, images)
+    monkeypatch.setattr(normalize, "_BLOCK_VALUES", 7 * images[0].size)
+    pre = normalize.fit(images)
+    np.testing.assert_allclose(pre.zca_transform, whole.zca_transform, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(normalize.apply(whole, images), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(normalize.invert(whole, expected), images)
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+@pytest.mark.parametrize("constants", [(None, None), normalize.CIFAR_CONSTANTS, ((), ())])
+def test_invert_undoes_apply(whiten, constants):
+    images = _random_images()
+    pre = normalize.fit(images, mean=constants[0], std=constants[1], whiten=whiten)
+    prepared = normalize.apply(pre, images)
+    assert prepared.dtype == np.float32
+    np.testing.assert_array_equal(normalize.invert(pre, prepared), images)
+    assert normalize.invert(pre, prepared * 100).dtype == np.uint8
+
+
+def test_whitened_covariance():
+    """The eigenvalues of the whitened covariance are s / (s + eps)."""
+    images = _random_images(num=300)
+    rows = normalize.apply(normalize.fit(images, zca_eps=0.01), images).reshape(300, -1)
+    plain = (images / 255.0).reshape(300, -1)
+    values = np.linalg.eigvalsh(np.cov(plain.T))
+    whitened = np.linalg.eigvalsh(np.cov(rows.T))
+    np.testing.assert_allclose(whitened, values / (values + 0.01), atol=1e-4)
+
+
+def test_channel_constants():
+    images = _random_images()
+    assert normalize.default_constants("cifar100", images) == normalize.CIFAR_CONSTANTS
+    name = "tfds:tiny_imagenet_100_32"
+    assert normalize.default_constants(name, images) == normalize.IMAGENET_CONSTANTS
+    mean, std = normalize.default_constants("folder", images)
+    pixels = images.reshape(-1, 3) / 255
+    np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(std, pixels.std(0), rtol=1e-9)
+    black = np.zeros((3, 2, 2, 1), np.uint8)
+    assert normalize.default_constants("digits", black) == ((0.0,), (1.0,))
+
+
+def test_file_round_trip(tmp_path):
+    for whiten in (True, False):
+        pre = normalize.fit(_random_images(), whiten=whiten)
+        normalize.save(pre, tmp_path / "preprocessing.npz")
+        loaded = normalize.load(tmp_path / "preprocessing.npz")
+        jax.tree.map(np.testing.assert_array_equal, loaded, pre)  # also fails on another structure
+    assert [file.name for file in tmp_path.iterdir()] == ["preprocessing.npz"]
+
+
+def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "preprocessing.npz"
+    normalize.save(normalize.fit(_random_images()), path)
+    content = path.read_bytes()
+
+    def fail(self, data):
+        pathlib.Path(self).write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(type(normalize.epath.Path(path)), "write_bytes", fail)
+    with pytest.raises(OSError, match="disk full"):
+        normalize.save(normalize.fit(_random_images(), whiten=False), path)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 half a file"])
+def test_unreadable_file(content, tmp_path):
+    path = tmp_path / "preprocessing.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{path} cannot be read"):
+        normalize.load(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mean": (0.5,), "std": (0.2,)}, "one number for each of the 3 channels"),
+        ({"mean": (0.5,) * 3, "std": (0.2, 0.0, 0.2)}, "std > 0"),
+        ({"zca_eps": 0.0}, "data.zca_eps is 0.0, but must be > 0"),
+    ],
+)
+def test_impossible_settings(settings, message):
+    with pytest.raises(UserError, match=message):
+        normalize.fit(_random_images(), **settings)
+
+
+def test_one_image_cannot_be_whitened():
+    with pytest.raises(UserError, match="at least two training images"):
+        normalize.fit(_random_images(num=1))

@@ -1,0 +1,104 @@
+"""Checkpoints: whole or absent, checked when read, readable in part."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltdd_jax.runtime import checkpoint
+from ltdd_jax.types import UserError
+
+
+@pytest.fixture
+def tree():
+    return {
+        "params": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)},
+        "key": jax.random.key(7),
+        "step": jnp.zeros((), jnp.int32),
+        "empty": (),
+    }
+
+
+@pytest.fixture
+def saved(tree, tmp_path):
+    path = checkpoint.step_path(tmp_path, 3)
+    with checkpoint.Writer() as writer:
+        writer.save(path, tree, {"note": "x"})
+    return path
+
+
+def test_round_trip_keeps_values_types_and_record(saved, tree):
+    got = checkpoint.read_tree(saved, jax.eval_shape(lambda: tree))
+    assert checkpoint.read_record(saved)["note"] == "x"
+    assert jax.tree.structure(got) == jax.tree.structure(tree)
+    np.testing.assert_array_equal(got["params"]["kernel"], tree["params"]["kernel"])
+    np.testing.assert_array_equal(jax.random.key_data(got["key"]), jax.random.key_data(tree["key"]))
+
+
+def test_a_part_can_be_read_alone(saved):
+    got = checkpoint.read_tree(saved, {"params": {"bias": jax.ShapeDtypeStruct((3,), jnp.float32)}})
+    np.testing.assert_array_equal(got["params"]["bias"], np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        {"params": {"absent": jax.ShapeDtypeStruct((3,), jnp.float32)}},
+        {"params": {"bias": jax.ShapeDtypeStruct((4,), jnp.float32)}},
+        {"params": {"bias": jax.ShapeDtypeStruct((3,), jnp.int32)}},
+    ],
+)
+def test_other_names_shapes_and_dtypes_are_refused(saved, like):
+    with pytest.raises(checkpoint.CorruptCheckpointError):
+        checkpoint.read_tree(saved, like)
+
+
+def test_altered_array_is_found(saved, tree):
+    """Orbax alone returns the wrong number here."""
+    record_file = saved / "record" / "metadata"
+    record = json.loads(record_file.read_text())
+    record["checksums"]["params.bias"] ^= 1
+    record_file.write_text(json.dumps(record))
+    with pytest.raises(checkpoint.CorruptCheckpointError, match=r"params\.bias was altered"):
+        checkpoint.read_tree(saved, jax.eval_shape(lambda: tree))
+
+
+def test_truncated_files_are_found(saved, tree):
+    for file in pathlib.Path(saved, "tree").rglob("*"):
+        if file.is_file() and file.stat().st_size > 0 and "d" in file.parent.name:
+            file.write_bytes(b"")
+    with pytest.raises(checkpoint.CorruptCheckpointError):
+        checkpoint.read_tree(saved, jax.eval_shape(lambda: tree))
+
+
+def test_record_of_another_version_is_refused(saved):
+    record_file = saved / "record" / "metadata"
+    record_file.write_text(json.dumps(json.loads(record_file.read_text()) | {"format_version": 0}))
+    with pytest.raises(UserError, match="format version 0"):
+        checkpoint.read_record(saved)
+
+
+def test_only_finished_steps_count(saved, tmp_path):
+    (tmp_path / "step_00000009.orbax-checkpoint-tmp-1").mkdir()
+    (tmp_path / "step_00000010").mkdir()
+    (tmp_path / "other").mkdir()
+    assert checkpoint.complete_steps(tmp_path) == [3]
+    assert checkpoint.complete_steps(tmp_path / "absent") == []
+
+
+def test_prune_keeps_what_it_is_told(saved, tree, tmp_path):
+    with checkpoint.Writer() as writer:
+        writer.save(checkpoint.step_path(tmp_path, 4), tree, {})
+        writer.wait()
+    checkpoint.prune(tmp_path, keep=[4])
+    assert checkpoint.complete_steps(tmp_path) == [4]
+
+
+def test_unwritable_place_is_explained(tree, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"), checkpoint.Writer() as writer:
+        writer.save(tmp_path / "file" / "step_00000001", tree, {})
+        writer.wait()

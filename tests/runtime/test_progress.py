@@ -1,0 +1,58 @@
+"""Breaks when a log file is flooded, the time left is wrong, or other processes print too."""
+
+import io
+
+import pytest
+
+from ltdd_jax.runtime import progress as module
+from ltdd_jax.runtime.progress import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test sets."""
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_without_terminal_a_line_now_and_then(clock):
+    stream = io.StringIO()
+    with progress(100, desc="distill", unit="step", stream=stream) as advance:
+        for _ in range(100):
+            clock[0] += 0.5
+            advance(loss=0.25)
+    lines = stream.getvalue().splitlines()
+    assert "\r" not in stream.getvalue()
+    assert lines[0] == "distill: 20/100 step, 2.00 step/s, 00:40 left, loss=0.25"
+    assert len(lines) == 5  # every 10 of 50 seconds, and the end is the last of them
+    assert lines[-1].startswith("distill: 100/100 step") and "00:00 left" in lines[-1]
+
+
+def test_rate_leaves_out_what_was_done_before(clock):
+    stream = io.StringIO()
+    with progress(10, initial=4, desc="experts", unit="epoch", stream=stream) as advance:
+        clock[0] += 20
+        advance(2)
+    assert stream.getvalue() == "experts: 6/10 epoch, 10.00 s/epoch, 00:40 left\n"
+
+
+def test_terminal_shows_a_bar_with_values():
+    stream = Terminal()
+    with progress(2, desc="distill", stream=stream) as advance:
+        advance(loss=0.5, note="a")
+        advance()
+    assert "distill: 100%" in stream.getvalue()
+    assert "loss=0.5, note=a" in stream.getvalue()
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_disabled_shows_nothing(stream):
+    with progress(1, stream=stream, enabled=False) as advance:
+        advance(loss=1.0)
+    assert stream.getvalue() == ""
