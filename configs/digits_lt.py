@@ -35,13 +35,14 @@ def get_config(argument: str = "") -> ConfigDict:
 
     distill = config.distill
     distill.ipc = 2
-    distill.num_iterations = 500
+    distill.num_iterations = 300
     distill.experts_per_file = 5
     distill.image_lr = 10.0
+    distill.classifier.loss_weight = 1.0
     for phase in (distill.representation, distill.classifier):
         phase.student_steps = 20
 
-    config.evaluation.num_epochs = 300
+    config.evaluation.num_epochs = 200
     config.runtime.checkpoint_steps = 100
 
     if variant == "smoke":

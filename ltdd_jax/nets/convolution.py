@@ -1,19 +1,28 @@
-"""Two-dimensional convolution in several equal forms.
+"""Two-dimensional convolution in several equal forms, fast under every order of derivative.
 
-The networks call `conv2d` and do not know how it is computed. The form matters because the
-distillation differentiates twice: XLA's own convolution has slow paths for the second-order
-terms and for `vmap` over weights, matrix products do not.
+A convolution is bilinear in image and kernel. It, its input gradient and its kernel gradient are
+closed under differentiation: the derivatives of each are made of the other two. They are three
+primitives here, each with its own fast program, so the second derivatives which distillation
+needs never meet the slow paths of a compiler (docs/performance.md has the measurements).
+
+The networks call `conv2d` and do not know which form computes it.
 """
+
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 FORMS = ("lax", "patches", "shifts")
+_UNROLLED = 16  # kernels of a batch that are applied one after the other in straight-line code
 
 
 def default_form() -> str:
-    """The form for the backend in use."""
-    return "patches"
+    """The form for the backend in use; the measurements are in docs/performance.md."""
+    return "lax"
 
 
 def conv2d(images, kernel, *, stride: int = 1, padding: int = 0, form: str = "auto"):
@@ -33,16 +42,23 @@ def conv2d(images, kernel, *, stride: int = 1, padding: int = 0, form: str = "au
       ValueError: unknown form.
     """
     form = default_form() if form == "auto" else form
-    if form == "lax":
-        return _lax_form(images, kernel, stride, padding)
-    if form == "patches":
-        return _patches_form(images, kernel, stride, padding)
-    if form == "shifts":
-        return _shifts_form(images, kernel, stride, padding)
-    raise ValueError(f"form must be 'auto' or one of {FORMS}, not {form!r}")
+    if form not in FORMS:
+        raise ValueError(f"form must be 'auto' or one of {FORMS}, not {form!r}")
+    return _forward_p.bind(
+        images,
+        kernel,
+        stride=stride,
+        padding=padding,
+        form=form,
+        image_shape=images.shape[1:3],
+        kernel_shape=kernel.shape[:2],
+    )
 
 
-def _lax_form(images, kernel, stride, padding):
+# --- The three maps in each form; `shape` holds stride, padding, image_shape, kernel_shape. ---
+
+
+def _lax_forward(images, kernel, *, stride, padding, **_):
     return jax.lax.conv_general_dilated(
         images,
         kernel,
@@ -52,29 +68,166 @@ def _lax_form(images, kernel, stride, padding):
     )
 
 
-def _windows(images, kernel_shape, stride, padding):
+def _windows(images, *, stride, padding, kernel_shape, **_):
     """The kh·kw shifted views of the padded images, each [B, H', W', C_in]."""
     _, height, width, _ = images.shape
-    kh, kw = kernel_shape[:2]
+    kh, kw = kernel_shape
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    rows = (height + 2 * padding - kh) // stride + 1
-    cols = (width + 2 * padding - kw) // stride + 1
+    down = stride * ((height + 2 * padding - kh) // stride) + 1
+    across = stride * ((width + 2 * padding - kw) // stride) + 1
     return [
-        padded[
-            :, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (cols - 1) + 1 : stride
-        ]
+        padded[:, i : i + down : stride, j : j + across : stride]
         for i in range(kh)
         for j in range(kw)
     ]
 
 
-def _patches_form(images, kernel, stride, padding):
-    windows = _windows(images, kernel.shape, stride, padding)
-    patches = jnp.concatenate(windows, axis=-1)
+def _patches_forward(images, kernel, **shape):
+    patches = jnp.concatenate(_windows(images, **shape), axis=-1)
     return patches @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def _shifts_form(images, kernel, stride, padding):
-    windows = _windows(images, kernel.shape, stride, padding)
+def _shifts_forward(images, kernel, **shape):
     slices = kernel.reshape(-1, *kernel.shape[2:])
-    return sum(window @ slices[i] for i, window in enumerate(windows))
+    return sum(window @ slices[i] for i, window in enumerate(_windows(images, **shape)))
+
+
+def _shifts_kernel_gradient(images, cotangent, *, kernel_shape, **shape):
+    flat = cotangent.reshape(-1, cotangent.shape[-1])
+    windows = _windows(images, kernel_shape=kernel_shape, **shape)
+    slices = [window.reshape(-1, window.shape[-1]).T @ flat for window in windows]
+    return jnp.stack(slices).reshape(*kernel_shape, images.shape[-1], cotangent.shape[-1])
+
+
+def _patches_kernel_gradient(images, cotangent, *, kernel_shape, **shape):
+    patches = jnp.concatenate(_windows(images, kernel_shape=kernel_shape, **shape), axis=-1)
+    flat = patches.reshape(-1, patches.shape[-1]).T @ cotangent.reshape(-1, cotangent.shape[-1])
+    return flat.reshape(*kernel_shape, images.shape[-1], cotangent.shape[-1])
+
+
+def _library_forward(images, kernel, **shape):
+    """XLA's convolution; on a CPU one product where the patches are narrow enough."""
+    if images.shape[-1] <= _THIN and jax.default_backend() == "cpu":
+        return _patches_forward(images, kernel, **shape)
+    return _lax_forward(images, kernel, **shape)
+
+
+_FORWARD = {"lax": _library_forward, "patches": _patches_forward, "shifts": _shifts_forward}
+_THIN = 8  # input channels up to which all patches together are narrower than one product is wide
+
+
+def _forward(images, kernel, *, form, **shape):
+    return _FORWARD[form](images, kernel, **shape)
+
+
+def _input_gradient(cotangent, kernel, *, form, image_shape, **shape):
+    """Transpose of the forward map in the images: a convolution with the turned kernel."""
+    kh, kw = shape["kernel_shape"]
+    if shape["stride"] == 1 and kh == kw and kh > shape["padding"]:
+        turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+        shape |= {"padding": kh - 1 - shape["padding"]}
+        return _FORWARD[form](cotangent, turned, image_shape=cotangent.shape[1:3], **shape)
+    images = jax.ShapeDtypeStruct(
+        (cotangent.shape[0], *image_shape, kernel.shape[2]), cotangent.dtype
+    )
+    forward = functools.partial(_FORWARD[form], image_shape=image_shape, **shape)
+    return jax.linear_transpose(lambda x: forward(x, kernel), images)(cotangent)[0]
+
+
+def _kernel_gradient(images, cotangent, *, form, **shape):
+    """Transpose of the forward map in the kernel."""
+    if images.shape[-1] <= _THIN or form == "patches":
+        return _patches_kernel_gradient(images, cotangent, **shape)
+    if form == "shifts" or shape["stride"] > 1:
+        return _shifts_kernel_gradient(images, cotangent, **shape)
+    return _lax_kernel_gradient(images, cotangent, **shape)
+
+
+def _lax_kernel_gradient(images, cotangent, *, padding, **_):
+    """The cotangent as kernel, channels and batch exchanged.
+
+    Written with explicit transpositions: XLA:CPU has a fast program for the usual layout only.
+    """
+    out = _lax_forward(
+        images.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3), stride=1, padding=padding
+    )
+    return out.transpose(1, 2, 0, 3)
+
+
+# --- The primitives: derivatives by bilinearity, batching, compilation. ---
+
+
+def _in_turn(primitive, first, second, params):
+    """One kernel after the other: what a CPU does best, its cores are busy with one anyway."""
+    if len(first) <= _UNROLLED:
+        return jnp.stack(
+            [primitive.bind(a, b, **params) for a, b in zip(first, second, strict=True)]
+        )
+    return jax.lax.map(lambda pair: primitive.bind(*pair, **params), (first, second))
+
+
+def _make_primitive(name: str, implementation: Callable, *, folds: bool) -> Primitive:
+    """A primitive computed by `implementation`; `folds`: a batch of only the first operand can
+    be folded into its leading axis."""
+    primitive = Primitive(f"ltdd_{name}")
+    primitive.def_impl(jax.jit(implementation, static_argnames=_STATIC))
+    primitive.def_abstract_eval(
+        lambda *avals, **params: _abstract(functools.partial(implementation, **params), avals)
+    )
+    lowering = mlir.lower_fun(implementation, multiple_results=False)
+    mlir.register_lowering(primitive, lowering)
+
+    def batch(operands, axes, **params):
+        first, second = operands
+        if folds and axes[1] is batching.not_mapped:
+            first = jnp.moveaxis(first, axes[0], 0)
+            out = primitive.bind(first.reshape(-1, *first.shape[2:]), second, **params)
+            return out.reshape(*first.shape[:2], *out.shape[1:]), 0
+        size = next(x.shape[a] for x, a in zip(operands, axes, strict=True) if a is not None)
+        first, second = (
+            jnp.broadcast_to(x, (size, *x.shape)) if a is None else jnp.moveaxis(x, a, 0)
+            for x, a in zip(operands, axes, strict=True)
+        )
+        if params["form"] == "lax" and jax.default_backend() == "cpu":
+            return _in_turn(primitive, first, second, params), 0
+        # With batched kernels XLA's convolution becomes a grouped one; products stay products.
+        form = "patches" if params["form"] == "lax" else params["form"]
+        return jax.vmap(functools.partial(implementation, **params | {"form": form}))(
+            first, second
+        ), 0
+
+    batching.primitive_batchers[primitive] = batch
+    return primitive
+
+
+_STATIC = ("stride", "padding", "form", "image_shape", "kernel_shape")
+
+
+def _abstract(function, avals):
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+    out = jax.eval_shape(function, *shapes)
+    return avals[0].update(shape=out.shape, dtype=out.dtype, weak_type=False)
+
+
+_forward_p = _make_primitive("conv2d", _forward, folds=True)
+_input_gradient_p = _make_primitive("conv2d_input_gradient", _input_gradient, folds=True)
+_kernel_gradient_p = _make_primitive("conv2d_kernel_gradient", _kernel_gradient, folds=False)
+
+# forward(images, kernel)
+ad.defbilinear(
+    _forward_p,
+    lambda g, _, kernel, **p: _input_gradient_p.bind(g, kernel, **p),
+    lambda g, images, _, **p: _kernel_gradient_p.bind(images, g, **p),
+)
+# input_gradient(cotangent, kernel)
+ad.defbilinear(
+    _input_gradient_p,
+    lambda g, _, kernel, **p: _forward_p.bind(g, kernel, **p),
+    lambda g, cotangent, _, **p: _kernel_gradient_p.bind(g, cotangent, **p),
+)
+# kernel_gradient(images, cotangent)
+ad.defbilinear(
+    _kernel_gradient_p,
+    lambda g, _, cotangent, **p: _input_gradient_p.bind(cotangent, g, **p),
+    lambda g, images, _, **p: _forward_p.bind(images, g, **p),
+)
