@@ -59,8 +59,8 @@ def describe_machine() -> dict[str, str]:
 def _processor():
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-        return names[0]
+            lines = [line for line in file if line.startswith("model name")]
+        return lines[0].split(":", 1)[1].strip()
     except (OSError, IndexError):
         return platform.processor()
 

@@ -179,7 +179,7 @@ def _make_primitive(name: str, implementation: Callable, *, folds: bool) -> Prim
 
     def batch(operands, axes, **params):
         first, second = operands
-        if folds and axes[1] is batching.not_mapped:
+        if folds and axes[1] is None:
             first = jnp.moveaxis(first, axes[0], 0)
             out = primitive.bind(first.reshape(-1, *first.shape[2:]), second, **params)
             return out.reshape(*first.shape[:2], *out.shape[1:]), 0
