@@ -42,6 +42,7 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "ruff>=0.14",
         ],
+        "notebooks": ["ipykernel>=6.29", "jupytext>=1.16", "matplotlib>=3.9", "nbconvert>=7.16"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.12"],
         "tpu": ["jax[tpu]>=0.10.2,<0.12"],
     },

@@ -49,14 +49,18 @@ def make_case(network, *, num_images, num_steps, num_classes=10):
     return phase, synthetic, steps.ExpertPair(start=start, target=target), batches
 
 
-def compile_ours(*, width, num_images, num_steps, gradient, form):
+def compile_ours(*, width, num_images, num_steps, gradient, form, dtype):
     """The compiled value and gradient, its arguments and the seconds to compile."""
     network = nets.build(
-        "convnet", image_shape=(32, 32, 3), num_classes=10, width=width, depth=3, form=form
+        "convnet",
+        image_shape=(32, 32, 3),
+        num_classes=10,
+        width=width,
+        depth=3,
+        form=form,
+        dtype=dtype,
     )
-    phase, synthetic, pair, batches = make_case(
-        network, num_images=num_images, num_steps=num_steps
-    )
+    phase, synthetic, pair, batches = make_case(network, num_images=num_images, num_steps=num_steps)
 
     def loss(synthetic, pair, batches, draws):
         return steps.phase_loss(
@@ -94,18 +98,19 @@ def main():
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--gradient", default="exact")
     parser.add_argument("--form", default="auto")
-    parser.add_argument("--precision", default="highest", help="of products: JAX's name")
+    parser.add_argument("--precision", default="float32", choices=timing.PRECISIONS)
     parser.add_argument("--peer", choices=["torch"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    jax.config.update("jax_default_matmul_precision", args.precision)
+    dtype = timing.set_precision(args.precision)
     compiled, inputs, compile_seconds = compile_ours(
         width=args.width,
         num_images=args.images,
         num_steps=args.steps,
         gradient=args.gradient,
         form=args.form,
+        dtype=dtype,
     )
     runs = {"ours": lambda: jax.block_until_ready(compiled(*inputs))}
     if args.peer:
@@ -114,7 +119,10 @@ def main():
     ours = timing.median(seconds["ours"])
     flops = 9 * timing.convnet_flops(width=args.width) * args.images * args.steps
     result = {
-        **{name: getattr(args, name) for name in ("width", "images", "steps", "gradient", "form")},
+        **{
+            name: getattr(args, name)
+            for name in ("width", "images", "steps", "gradient", "form", "precision")
+        },
         "seconds": ours,
         "compile_seconds": compile_seconds,
         "temp_bytes": compiled.memory_analysis().temp_size_in_bytes,

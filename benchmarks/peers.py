@@ -91,3 +91,40 @@ def make_distill_case(*, width, num_images, num_classes=10, seed=0):
     label_logits = torch.randn(num_images, num_classes, generator=generator)
     class_weights = torch.tensor(np.geomspace(0.4, 0.004, num_classes), dtype=torch.float32)
     return start, target, images, label_logits, class_weights
+
+
+def make_gsam_epoch(*, width, num_images, recipe, num_classes=10, seed=0):
+    """A closure that trains one network for one epoch with adaptive GSAM, shuffled batches."""
+    generator = torch.Generator().manual_seed(seed)
+    params = [
+        p.requires_grad_(True) for p in make_params(generator, width=width, num_classes=num_classes)
+    ]
+    images = torch.randn(num_images, 3, 32, 32, generator=generator)
+    labels = torch.arange(num_images) % num_classes
+
+    def gradient(at, rows):
+        loss = F.cross_entropy(apply_convnet(at, images[rows]), labels[rows])
+        return torch.autograd.grad(loss, at)
+
+    def norm(tensors):
+        return torch.sqrt(sum((t**2).sum() for t in tensors))
+
+    def epoch():
+        order = torch.randperm(num_images, generator=generator)
+        for rows in order.split(recipe.batch_size):
+            grad = gradient(params, rows)
+            with torch.no_grad():
+                scale = recipe.rho / (
+                    norm([p.abs() * g for p, g in zip(params, grad, strict=True)]) + 1e-12
+                )
+                shifted = [p + scale * p * p * g for p, g in zip(params, grad, strict=True)]
+            moved = gradient([p.requires_grad_(True) for p in shifted], rows)
+            with torch.no_grad():
+                size, moved_size = norm(grad), norm(moved)
+                inner = sum((a * b).sum() for a, b in zip(grad, moved, strict=True))
+                along = inner / (size * moved_size + 1e-12) * size / (moved_size + 1e-12)
+                for p, g, m in zip(params, grad, moved, strict=True):
+                    direction = m - recipe.alpha * (g - along * m)
+                    p -= recipe.learning_rate * (direction + recipe.weight_decay * p)
+
+    return epoch

@@ -12,6 +12,14 @@ import jax.numpy as jnp
 
 from ltdd_jax.pipeline.workspace import versions
 
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+
+
+def set_precision(name: str) -> str:
+    """Makes products use the precision `name` of `PRECISIONS`; returns the layers' dtype."""
+    jax.config.update("jax_default_matmul_precision", PRECISIONS[name])
+    return "bfloat16" if name == "bfloat16" else "float32"
+
 
 def time_alternating(
     functions: Mapping[str, Callable[[], None]], *, repeats: int = 5

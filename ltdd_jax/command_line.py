@@ -34,19 +34,23 @@ def check_overrides(argv: Sequence[str]) -> None:
 
 
 def explain(error: Exception, argv: Sequence[str]) -> str:
-    """Says what is wrong after parsing `argv` raised `error`.
+    """Says in one line what is wrong after parsing `argv` raised `error`.
 
     Args:
       error: from absl, from ml_collections or from the Python code of the config file.
       argv: the command line.
     """
+    return " ".join(_explain(error, argv).splitlines())
+
+
+def _explain(error, argv):
     match error:
         case UserError():
             return str(error)
         case flags.UnrecognizedFlagError() if error.flagname.startswith("config."):
             return MISSING_CONFIG  # such flags come to be when the config file is read
         case flags.IllegalFlagValueError():
-            field = re.match(r"flag --config\.(\S+?)=(.*?): ", str(error))
+            field = re.match(r"(?s)flag --config\.(\S+?)=(.*?): ", str(error))
             if field:
                 return validation.describe_wrong_type(field[1], field[2], _defaults()[field[1]])
             if not str(error).startswith("flag --config="):

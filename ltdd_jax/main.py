@@ -22,6 +22,12 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; empty is runs/<
 _STAGE = flags.DEFINE_enum(
     "stage", "all", ["experts", "distill", "evaluate", "all"], "Stage to run from what is there."
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join other processes; on a TPU VM or in SLURM nothing else is needed."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -44,20 +50,35 @@ def main(_: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)  # libraries tell every step of every save
     config = _CONFIG.value
     workdir = _WORKDIR.value or f"runs/{config.name}"
-    try:
-        # Imported late so that --help and mistakes in the flags are answered at once.
-        from ltdd_jax import pipeline
+    # Imported late so that --help and mistakes in the flags are answered at once.
+    from ltdd_jax import pipeline
 
+    try:
+        _connect(pipeline)
         pipeline.run(config, workdir, _STAGE.value)
     except UserError as error:
-        return _report(str(error))
-    except Interrupted as stopped:
+        return pipeline.leave(_report(str(error)))
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        name = str(stopped) if isinstance(stopped, Interrupted) else "SIGINT"
         print(
-            f"stopped by {stopped}: {workdir} is usable, the same command continues from there",
+            f"stopped by {name}: {workdir} is usable, the same command continues from there",
             file=sys.stderr,
         )
-        return stopped.exit_code
+        return pipeline.leave(getattr(stopped, "exit_code", 130))
+    except Exception as error:
+        message = pipeline.explain_lost_peer(error)
+        if message is None:
+            raise
+        return pipeline.leave(_report(message))
     return 0
+
+
+def _connect(pipeline) -> None:
+    arguments = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    if _DISTRIBUTED.value:
+        pipeline.connect(*arguments)
+    elif any(value is not None for value in arguments):
+        raise UserError("--coordinator_address, --num_processes, --process_id need --distributed")
 
 
 def _report(message: str) -> int:

@@ -26,6 +26,9 @@ AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 CONVOLUTIONS = ("auto", "lax", "patches", "shifts")
 
 
+_MAX_INT = 2**31 - 1  # what the compiled programs count with
+
+
 class _Rule(NamedTuple):
     is_allowed: Callable[[Any], bool]
     text: str  # ends the sentence "it must be ..."
@@ -185,8 +188,8 @@ def check_fields(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
 def describe_wrong_type(path: str, value: Any, default: Any) -> str:
     """The sentence for a value of another type than the field's default."""
     return (
-        f"--config.{path}={value} has the wrong type: it must be {_TYPE_NAMES[type(default)]}, "
-        f"for instance --config.{path}={_show(default)}"
+        f"--config.{path}={_one_line(value)} has the wrong type: it must be "
+        f"{_TYPE_NAMES[type(default)]}, for instance --config.{path}={_show(default)}"
     )
 
 
@@ -206,6 +209,11 @@ def suggest(word: str, known: Sequence[str], prefix: str = "") -> str:
 def _check_field(path: str, value: Any, default: Any) -> None:
     if type(value) is not type(default):
         raise UserError(describe_wrong_type(path, value, default))
+    if isinstance(value, int) and abs(value) > _MAX_INT:
+        raise UserError(
+            f"--config.{path}={value} is not possible: whole numbers go up to {_MAX_INT}, "
+            f"for instance --config.{path}={_show(default)}"
+        )
     rule = _rule(path)
     if not rule.is_allowed(value):
         raise UserError(
@@ -223,7 +231,11 @@ def _rule(path: str) -> _Rule:
 
 def _show(value: Any) -> str:
     """As one would write it on the command line."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return _one_line(str(value).lower() if isinstance(value, bool) else value)
+
+
+def _one_line(value: Any) -> str:
+    return str(value) if str(value).isprintable() else repr(value)
 
 
 def _check_data(values: Mapping[str, Any]) -> None:

@@ -1,9 +1,16 @@
 """Strict settings for the whole suite: JAX promotes nothing silently."""
 
+import os
+
 import jax
 
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 8)
+# LTDD_TEST_PLATFORM=default runs the tests on the accelerator that JAX finds.
+_PLATFORM = os.environ.get("LTDD_TEST_PLATFORM", "cpu")
+if _PLATFORM != "default":
+    jax.config.update("jax_platforms", _PLATFORM)
+if _PLATFORM == "cpu":
+    jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)

@@ -89,7 +89,7 @@ import sys, types
 from ltdd_jax import main
 from ltdd_jax.types import UserError
 def run(config, workdir, stage): raise NAME(f"{workdir} {stage}")
-sys.modules["ltdd_jax.pipeline"] = types.SimpleNamespace(run=run)
+sys.modules["ltdd_jax.pipeline"] = types.SimpleNamespace(run=run, leave=int)
 main.app.run(main.main, flags_parser=main.parse_flags)
 """
 

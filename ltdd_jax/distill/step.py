@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ltdd_jax import losses
+from ltdd_jax import losses, training
 from ltdd_jax.data import batches as batching
 from ltdd_jax.distill import matching, student
 from ltdd_jax.distill.state import DistillState
@@ -117,6 +117,8 @@ def make_distill_step(
     *,
     gradient: str = "exact",
     skip_threshold: float = 0.0,
+    num_pairs: int = 1,
+    map_pairs: Callable = training.vectorize,
 ) -> Callable[[DistillState, Sequence[ExpertPair]], tuple[DistillState, dict[str, jax.Array]]]:
     """Builds `step(state, pairs) -> (state, metrics)`, one outer iteration.
 
@@ -129,8 +131,14 @@ def make_distill_step(
       skip_threshold: > 0 leaves the synthetic set as it is when any matching loss exceeds it
         (DATM, Guo et al., ICLR 2024); 0 is off.
 
+      num_pairs: expert pairs per phase and iteration whose gradients are averaged; the paper
+        has 1.
+      map_pairs: (function, in_axes) -> function over a leading axis of pairs; replace it to
+        spread the pairs over devices.
+
     Returns:
-      A pure function; `pairs` has one ExpertPair per phase, the metrics are float32 scalars.
+      A pure function; `pairs` has one ExpertPair per phase, with a leading axis of `num_pairs`
+      unless that is 1. The metrics are float32 scalars.
     """
 
     def objective(synthetic, key, pairs):
@@ -148,11 +156,18 @@ def make_distill_step(
             total = total + phase.loss_weight * loss
         return total, parts
 
+    gradient_fn = jax.value_and_grad(objective, has_aux=True)
+
+    def average_gradient(synthetic, key, pairs):
+        if num_pairs == 1:
+            return gradient_fn(synthetic, key, pairs)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_pairs))
+        every = map_pairs(gradient_fn, (None, 0, 0))(synthetic, keys, pairs)
+        return jax.tree.map(lambda x: x.mean(axis=0), every)
+
     def step(state, pairs):
         key = jax.random.fold_in(state.base_key, state.step)
-        (total, parts), grads = jax.value_and_grad(objective, has_aux=True)(
-            state.synthetic, key, pairs
-        )
+        (total, parts), grads = average_gradient(state.synthetic, key, pairs)
         updates, opt_state = tx.update(grads, state.opt_state, state.synthetic)
         synthetic = optax.apply_updates(state.synthetic, updates)
         if skip_threshold > 0:

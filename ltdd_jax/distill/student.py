@@ -58,6 +58,7 @@ def unroll(
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient must be one of {GRADIENTS}, not {gradient!r}")
     frozen = jax.lax.stop_gradient(frozen)
+    inner_loss, draws = _scan_bits(inner_loss, draws)
     if gradient == "autodiff":
         final, _ = _run(inner_loss, params, frozen, data, step_size, batches, draws, keep=False)
         return final
@@ -132,3 +133,25 @@ def _with_adjoint(inner_loss, propagate):
 
 def _gather(data, indices):
     return jax.tree.map(lambda x: x[indices], data)
+
+
+def _scan_bits(inner_loss, draws):
+    """The same loss for the bits of the keys in `draws`, and those bits.
+
+    The reverse pass uses the keys of the forward pass again, on purpose, and `vmap` moves their
+    axis; JAX's check for reused keys takes both for mistakes.
+    """
+    leaves, structure = jax.tree.flatten(draws)
+    is_key = [jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in leaves]
+    impls = [jax.random.key_impl(x) if key else None for x, key in zip(leaves, is_key, strict=True)]
+    bits = [jax.random.key_data(x) if key else x for x, key in zip(leaves, is_key, strict=True)]
+
+    def loss(params, frozen, images, label_logits, weights, bits):
+        leaves = [
+            x if impl is None else jax.random.wrap_key_data(x, impl=impl)
+            for x, impl in zip(bits, impls, strict=True)
+        ]
+        draws = jax.tree.unflatten(structure, leaves)
+        return inner_loss(params, frozen, images, label_logits, weights, draws)
+
+    return loss, bits

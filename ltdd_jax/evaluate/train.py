@@ -62,6 +62,8 @@ def make_evaluator(
     momentum: float,
     weight_decay: float,
     data_per_network: bool = False,
+    lanes: int | None = None,
+    spread: Callable = lambda function, in_axes: function,
 ) -> Evaluator:
     """Builds the protocol of trajectory matching (MTT and its successors).
 
@@ -77,6 +79,8 @@ def make_evaluator(
       momentum: of SGD.
       weight_decay: of SGD.
       data_per_network: the data have a leading axis E, one set for each network.
+      lanes: networks trained at once, see `training.vectorize`.
+      spread: (function over E networks, in_axes) -> the same function, over several devices.
 
     Returns:
       The functions; data = (images [N, H, W, C], label logits [N, K]).
@@ -108,9 +112,9 @@ def make_evaluator(
     def predict(state, images):
         return jnp.argmax(network.apply(state.params, images), axis=-1).astype(jnp.int32)
 
-    data_axis = 0 if data_per_network else None
+    axes = (0, None, 0, 0 if data_per_network else None, None)
     return Evaluator(
         init=jax.vmap(init),
-        run_epochs=jax.vmap(run_epochs, in_axes=(0, None, 0, data_axis, None)),
-        predict=jax.vmap(predict, in_axes=(0, None)),
+        run_epochs=spread(training.vectorize(run_epochs, axes, lanes), axes),
+        predict=spread(jax.vmap(predict, in_axes=(0, None)), (0, None)),
     )

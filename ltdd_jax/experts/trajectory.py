@@ -6,7 +6,9 @@ so a run that was cut continues at the end of its last one.
 """
 
 import collections
+import dataclasses
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +17,39 @@ import numpy as np
 from etils import epath
 
 from ltdd_jax import records
-from ltdd_jax.runtime import checkpoint
+from ltdd_jax.runtime import checkpoint, files
 from ltdd_jax.types import Params, UserError
 
 _GROUP = re.compile(r"group_(\d{4,})_(\d{4,})")
 _SEGMENT = re.compile(r"epochs_(\d{4,})_(\d{4,})")
+
+
+class DamagedSegmentError(UserError):
+    """A segment that is there but cannot be trusted.
+
+    Attributes:
+      path: its directory, for `set_aside`.
+    """
+
+    def __init__(self, message: str, path: epath.Path):
+        super().__init__(message)
+        self.path = path
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Experts that are trained together.
+
+    Attributes:
+      experts: their numbers.
+      last_epoch: what is on disk; -1 if nothing is.
+      width: experts per compiled call when the group was begun, padding included; None if
+        nothing is on disk.
+    """
+
+    experts: range
+    last_epoch: int
+    width: int | None
 
 
 class Trajectories:
@@ -33,6 +63,7 @@ class Trajectories:
 
     Raises:
       UserError: the directory holds trajectories of another identity.
+      DamagedSegmentError: a segment is incomplete or out of place, or its record is damaged.
     """
 
     def __init__(
@@ -47,11 +78,12 @@ class Trajectories:
         self._num_epochs = num_epochs
         self._cache_bytes = cache_bytes
         self._cache: collections.OrderedDict[tuple[int, int], Params] = collections.OrderedDict()
+        self._cached_bytes = 0
+        self._lock = threading.Lock()  # of the cache: snapshots are read ahead in a thread
         self._records: dict[epath.Path, dict[str, Any]] = {}
         self._segments: dict[tuple[int, int], list[tuple[int, int, epath.Path]]] = {}
         for group, path in _matching(self._directory, _GROUP):
-            segments = [(*span, p) for span, p in _matching(path, _SEGMENT)]
-            self._segments[group] = _chain(s for s in segments if checkpoint.is_complete(s[2]))
+            self._segments[group] = _chain([(*span, p) for span, p in _matching(path, _SEGMENT)])
         self._check_identity()
 
     @property
@@ -59,27 +91,40 @@ class Trajectories:
         """Epochs of a complete trajectory."""
         return self._num_epochs
 
-    def groups(self) -> list[tuple[range, int]]:
-        """(experts, last epoch on disk) of every group that was begun, in order."""
+    def groups(self) -> list[Group]:
+        """Every group that was begun, in order."""
         return [
-            (range(first, last + 1), segments[-1][1])
+            Group(
+                experts=range(first, last + 1),
+                last_epoch=segments[-1][1] if segments else -1,
+                width=self._record(segments[0][2])["width"] if segments else None,
+            )
             for (first, last), segments in sorted(self._segments.items())
-            if segments
         ]
 
     def complete_experts(self) -> list[int]:
         """Numbers of the experts whose last epoch is on disk."""
-        return [e for experts, end in self.groups() if end == self._num_epochs for e in experts]
+        done = (g.experts for g in self.groups() if g.last_epoch == self._num_epochs)
+        return [expert for experts in done for expert in experts]
 
-    def losses(self, experts: range) -> np.ndarray:
-        """Mean training loss of every finished epoch, float [epochs, experts]."""
-        parts = [self._record(path)["losses"] for _, _, path in self._segments[_span(experts)]]
-        return np.asarray([row for part in parts for row in part]).reshape(-1, len(experts))
+    def losses(self, num_experts: int) -> np.ndarray:
+        """Mean training loss of complete experts 0..num_experts-1, float64 [epochs, experts].
+
+        Raises:
+          DamagedSegmentError: the record of a segment is damaged.
+        """
+        columns = np.full((self._num_epochs, num_experts), np.nan)
+        for (first, last), segments in self._segments.items():
+            rows = [row for _, _, path in segments for row in self._record(path)["losses"]]
+            wanted = range(first, min(last + 1, num_experts))
+            for expert in wanted:
+                columns[: len(rows), expert] = [row[expert - first] for row in rows]
+        return columns
 
     def append(
         self,
         writer: checkpoint.Writer,
-        experts: range,
+        group: Group,
         snapshots: Mapping[int, Params],
         state: Any,
         losses: Sequence[Sequence[float]],
@@ -88,7 +133,7 @@ class Trajectories:
 
         Args:
           writer: does the writing, possibly after this returns.
-          experts: numbers of the group.
+          group: experts and width; its last epoch is not looked at.
           snapshots: epoch -> parameters, consecutive, following what is on disk.
           state: training state after the last epoch.
           losses: mean loss of each epoch, one row of len(experts) per epoch (none for epoch 0).
@@ -96,7 +141,7 @@ class Trajectories:
         Raises:
           UserError: see `checkpoint.Writer.save`.
         """
-        epochs = sorted(snapshots)
+        epochs, experts = sorted(snapshots), group.experts
         span = (epochs[0], epochs[-1])
         path = self._group_path(experts) / f"epochs_{span[0]:04d}_{span[1]:04d}"
         tree = {"state": state}
@@ -107,17 +152,21 @@ class Trajectories:
             }
         record = {
             "identity": self._identity,
-            "experts": [experts.start, experts.stop - 1],
+            "experts": list(_span(experts)),
             "epochs": list(span),
+            "width": group.width,
             "losses": np.asarray(losses, np.float64).tolist(),
         }
         writer.save(path, tree, record)
         self._segments.setdefault(_span(experts), []).append((*span, path))
 
     def read_state(self, experts: range, like: Any) -> Any:
-        """The training state after the last epoch on disk of a group that was begun."""
-        path = self._segments[_span(experts)][-1][2]
-        return checkpoint.read_tree(path, {"state": like}, self._record(path))["state"]
+        """The training state after the last epoch on disk of a group that was begun.
+
+        Raises:
+          DamagedSegmentError: the segment is damaged.
+        """
+        return self._read(self._segments[_span(experts)][-1][2], {"state": like})["state"]
 
     def read(self, expert: int, epoch: int, like: Params) -> Params:
         """One snapshot, float32 NumPy arrays; epoch -1 is the last.
@@ -129,17 +178,18 @@ class Trajectories:
 
         Raises:
           UserError: there is no such snapshot.
-          checkpoint.CorruptCheckpointError: it is damaged.
+          DamagedSegmentError: it is damaged.
         """
         epoch = self._num_epochs if epoch == -1 else epoch
-        if (expert, epoch) in self._cache:
-            self._cache.move_to_end((expert, epoch))
-            return self._cache[expert, epoch]
-        path = self._find(expert, epoch)
+        with self._lock:
+            if (expert, epoch) in self._cache:
+                self._cache.move_to_end((expert, epoch))
+                return self._cache[expert, epoch]
         item = {_expert_name(expert): {_epoch_name(epoch): like}}
-        got = checkpoint.read_tree(path, item, self._record(path))
+        got = self._read(self._find(expert, epoch), item)
         snapshot = got[_expert_name(expert)][_epoch_name(epoch)]
-        self._remember((expert, epoch), snapshot)
+        with self._lock:
+            self._remember((expert, epoch), snapshot)
         return snapshot
 
     def _find(self, expert, epoch):
@@ -155,13 +205,31 @@ class Trajectories:
 
     def _remember(self, name, snapshot):
         self._cache[name] = snapshot
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(snapshot))
-        while len(self._cache) > 1 and len(self._cache) * size > self._cache_bytes:
-            self._cache.popitem(last=False)
+        self._cached_bytes += _num_bytes(snapshot)
+        while self._cache and self._cached_bytes > self._cache_bytes:
+            _, oldest = self._cache.popitem(last=False)
+            self._cached_bytes -= _num_bytes(oldest)
+
+    def _read(self, path, item):
+        try:
+            return checkpoint.read_tree(path, item, self._record(path))
+        except checkpoint.CorruptCheckpointError as error:
+            raise DamagedSegmentError(str(error), path) from error
 
     def _record(self, path):
         if path not in self._records:
-            self._records[path] = checkpoint.read_record(path)
+            try:
+                record = checkpoint.read_record(path)
+            except checkpoint.CorruptCheckpointError as error:
+                raise DamagedSegmentError(str(error), path) from error
+            place = (record["experts"], record["epochs"])
+            if place != (_numbers(_GROUP, path.parent), _numbers(_SEGMENT, path)):
+                raise DamagedSegmentError(
+                    f"{path} holds epochs {record['epochs']} of experts {record['experts']}: it "
+                    "was moved or renamed",
+                    path,
+                )
+            self._records[path] = record
         return self._records[path]
 
     def _group_path(self, experts):
@@ -179,8 +247,29 @@ class Trajectories:
                     )
 
 
+def set_aside(segment: epath.Path) -> list[epath.Path]:
+    """Moves a damaged segment, and those of its group that build on it, out of the way.
+
+    Returns:
+      Where they are now; the group can then be trained again from the segment before.
+    """
+    begin, _ = _numbers(_SEGMENT, segment)
+    later = [path for span, path in _matching(segment.parent, _SEGMENT) if span[0] >= begin]
+    return [files.set_aside(path) for path in later]
+
+
+def delete_unfinished(directory: epath.Path) -> None:
+    """Deletes what writes that were cut have left in the directory of a stage."""
+    for _, path in _matching(epath.Path(directory), _GROUP):
+        checkpoint.delete_unfinished(path)
+
+
 def _span(experts):
     return experts.start, experts.stop - 1
+
+
+def _numbers(pattern, path):
+    return [int(number) for number in pattern.fullmatch(path.name).groups()]
 
 
 def _expert_name(expert):
@@ -191,6 +280,10 @@ def _epoch_name(epoch):
     return f"{epoch:04d}"
 
 
+def _num_bytes(snapshot):
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(snapshot))
+
+
 def _matching(directory, pattern) -> Iterator[tuple[tuple[int, int], epath.Path]]:
     if directory.exists():
         for child in sorted(directory.iterdir()):
@@ -199,10 +292,12 @@ def _matching(directory, pattern) -> Iterator[tuple[tuple[int, int], epath.Path]
 
 
 def _chain(segments):
-    """The segments that follow each other without a gap from epoch 0 on."""
-    chained, expected = [], 0
+    """Checks that the segments are complete and follow each other from epoch 0 on."""
+    expected = 0
     for begin, end, path in sorted(segments):
-        if begin == expected:
-            chained.append((begin, end, path))
-            expected = end + 1
-    return chained
+        if not checkpoint.is_complete(path):
+            raise DamagedSegmentError(f"{path} is incomplete", path)
+        if begin != expected:
+            raise DamagedSegmentError(f"{path} does not follow epoch {expected - 1}", path)
+        expected = end + 1
+    return sorted(segments)

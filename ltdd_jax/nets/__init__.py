@@ -48,13 +48,22 @@ class Network:
     classify: Callable[[Params, jax.Array], jax.Array]
 
 
-def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, **options) -> Network:
+def build(
+    name: str,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    dtype: str = "float32",
+    **options,
+) -> Network:
     """Builds a network from its name in `REGISTRY`.
 
     Args:
       name: key of `REGISTRY`.
       image_shape: (H, W, C) of one image.
       num_classes: outputs K.
+      dtype: of the layers' arithmetic, "float32" or "bfloat16"; parameters, features, logits
+        and the statistics of the norms stay as they come (float32).
       **options: fields of the module (width, depth, form, ...).
 
     Raises:
@@ -71,7 +80,14 @@ def build(name: str, *, image_shape: tuple[int, int, int], num_classes: int, **o
     jax.eval_shape(init, jax.random.key(0))  # images too small for the depth fail here
 
     def call(method):
-        return lambda params, inputs: module.apply({"params": params}, inputs, method=method)
+        def plain(params, inputs):
+            return module.apply({"params": params}, inputs, method=method)
+
+        def narrow(params, inputs):
+            params, inputs = jax.tree.map(lambda x: x.astype(dtype), (params, inputs))
+            return plain(params, inputs).astype(jnp.float32)
+
+        return plain if dtype == "float32" else narrow
 
     return Network(
         init=init, apply=call("__call__"), embed=call("embed"), classify=call("classify")

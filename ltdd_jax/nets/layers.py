@@ -72,11 +72,13 @@ class InstanceNorm(nn.Module):
         channels = images.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        mean = images.mean(axis=(1, 2), keepdims=True)
-        centred = images - mean
+        wide = images if images.dtype.itemsize >= 4 else images.astype(jnp.float32)
+        mean = wide.mean(axis=(1, 2), keepdims=True)
+        centred = wide - mean
         variance = jnp.square(centred).mean(axis=(1, 2), keepdims=True)
-        factor = jax.lax.rsqrt(variance + self.epsilon) * _broadcast(scale, images)
-        return centred * factor + _broadcast(bias, images)
+        scale = _broadcast(scale, images).astype(wide.dtype)
+        factor = jax.lax.rsqrt(variance + self.epsilon) * scale
+        return (centred * factor).astype(images.dtype) + _broadcast(bias, images)
 
 
 def average_pool(images, size: int):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import zlib
 from collections.abc import Callable
 
 import jax
@@ -11,14 +12,16 @@ from ml_collections import ConfigDict
 
 from ltdd_jax.evaluate import baselines, metrics
 from ltdd_jax.evaluate import train as evaluation
+from ltdd_jax.pipeline import health
 from ltdd_jax.pipeline.problem import Problem
 from ltdd_jax.pipeline.workspace import Workspace
-from ltdd_jax.runtime import checkpoint, log, prng
+from ltdd_jax.runtime import checkpoint, files, mesh, prng, processes
 from ltdd_jax.runtime.interrupt import StopRequest
 from ltdd_jax.runtime.progress import progress
 from ltdd_jax.types import SyntheticSet, UserError
 
 _TEST_BATCH = 250
+_KEEP = 2  # checkpoints, so that one is left if the newest is damaged
 _CALLS = 40  # compiled calls per training run: each is a chance to show progress and to stop
 
 
@@ -94,16 +97,30 @@ def run_evaluate(
     synthetic: SyntheticSet,
     stop: StopRequest,
 ) -> dict[str, dict]:
-    """Evaluates every arm that is not finished yet; returns the summary of each."""
+    """Evaluates every arm that is not finished yet; returns the summary of each.
+
+    Raises:
+      UserError: a full disk, or numbers that went wrong.
+      Interrupted: stopped by a signal, with everything saved.
+    """
     results = {}
+    trained_on = _checksum(synthetic)
     for index, arm in enumerate(make_arms(config, problem, synthetic)):
         path = workspace.evaluate / f"{arm.name}.json"
-        found = workspace.read_json(path)
+        found = processes.first_then_rest(lambda p=path: workspace.read_or_set_aside(p))
+        if found is not None and found["synthetic"] != trained_on:
+            workspace.warn(f"{path} is of another synthetic set; evaluating this one")
+            found = None
         if found is None:
             key = jax.random.fold_in(prng.stream_key(config.seed, "evaluate"), index)
-            accuracies = _ArmRun(config, problem, workspace, arm, stop).run(key)
-            found = {"per_seed_per_class": accuracies.tolist()}
-            log.write_json(path, found)
+            accuracies = _ArmRun(config, problem, workspace, arm, stop, trained_on).run(key)
+            found = {"per_seed_per_class": accuracies.tolist(), "synthetic": trained_on}
+            if processes.is_first():
+                files.write_sealed(path, found)
+            stop.agree()
+            stop.raise_if_requested()
+        if processes.is_first():
+            checkpoint.prune(workspace.evaluate / arm.name, keep=())  # of no use any more
         results[arm.name] = metrics.summarize(
             np.asarray(found["per_seed_per_class"]),
             problem.test.class_counts(),
@@ -112,13 +129,29 @@ def run_evaluate(
     return results
 
 
+def _checksum(synthetic):
+    """What ties results to the set they are of; hexadecimal."""
+    value = 0
+    for leaf in jax.tree.leaves(synthetic):
+        value = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), value)
+    return f"{value:08x}"
+
+
+def _step_values(config, problem, arm):
+    """Numbers in the largest feature map of a batch of one network."""
+    height, width, _ = problem.image_shape
+    return min(config.evaluation.batch_size, arm.num_rows) * height * width * config.net.width
+
+
 class _ArmRun:
     """Trains the networks of one arm in pieces, with checkpoints between them."""
 
-    def __init__(self, config, problem, workspace, arm, stop):
+    def __init__(self, config, problem, workspace, arm, stop, trained_on):
+        self._workspace, self._trained_on = workspace, trained_on
         self._config, self._problem, self._arm, self._stop = config, problem, arm, stop
         self._directory = workspace.evaluate / arm.name
         settings = config.evaluation
+        self._devices = mesh.make_mesh(settings.num_seeds)
         self._evaluator = evaluation.make_evaluator(
             problem.network,
             problem.augment,
@@ -128,6 +161,8 @@ class _ArmRun:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             data_per_network=arm.per_network,
+            lanes=mesh.choose_lanes(_step_values(config, problem, arm)),
+            spread=lambda function, axes: mesh.spread(function, axes, self._devices),
         )
         self._total = arm.num_epochs + 1
         self._piece = -(-self._total // _CALLS)
@@ -135,15 +170,28 @@ class _ArmRun:
     def run(self, key: jax.Array) -> np.ndarray:
         """Accuracy of every network in every class, float64 [E, K] in 0..1."""
         arm, num_seeds = self._arm, self._config.evaluation.num_seeds
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_seeds))
+        # Padding networks fill the last devices; their results are dropped.
+        width = mesh.round_up(num_seeds, self._devices)
+        seeds = jnp.minimum(jnp.arange(width), num_seeds - 1)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(seeds)
         state = jax.jit(self._evaluator.init)(keys)
         state, done = self._restore(state)
+        keys, state = mesh.place((keys, state), self._devices, split=True)
         rates = evaluation.learning_rates(arm.step_size, arm.num_epochs)
         run_piece = jax.jit(self._run_piece)
         data = arm.load()
+        if arm.per_network:
+            data = jax.tree.map(lambda x: x[seeds], data)
+        data = mesh.place(data, self._devices, split=arm.per_network)
         with (
             checkpoint.Writer() as writer,
-            progress(self._total, initial=done, desc=f"evaluate {arm.name}", unit="epoch") as bar,
+            progress(
+                self._total,
+                initial=done,
+                desc=f"evaluate {arm.name}",
+                unit="epoch",
+                enabled=processes.is_first(),
+            ) as bar,
         ):
             saved_at = time.monotonic()
             while done < self._total:
@@ -154,24 +202,29 @@ class _ArmRun:
                     keys, jnp.asarray(epochs, jnp.int32), state, data, piece_rates, active
                 )
                 loss = float(np.asarray(losses)[:, active].mean())
-                if not np.isfinite(loss):
-                    raise UserError(
-                        f"training on the {arm.name} set went wrong: its loss is {loss} at epoch "
-                        f"{done}; its learning rate is {arm.step_size:g}"
-                    )
                 done += int(active.sum())
+                self._check(loss, state, done)
                 bar(int(active.sum()), loss=loss)
                 minutes = self._config.runtime.checkpoint_minutes
-                due = minutes and time.monotonic() - saved_at > 60 * minutes
-                if done < self._total and (due or self._stop.requested):
-                    writer.save(checkpoint.step_path(self._directory, done), state, {})
+                due = minutes > 0 and time.monotonic() - saved_at > 60 * minutes
+                if self._stop.agree(due) and done < self._total:
+                    self._save(writer, state, done)
                     saved_at = time.monotonic()
                 if self._stop.requested and done < self._total:
                     writer.wait()
                     self._stop.raise_if_requested()
-        predictions = self._predict(state)
+        predictions = self._predict(state)[:num_seeds]
         num_classes = self._problem.num_classes
         return metrics.per_class_accuracy(predictions, self._problem.test.labels, num_classes)
+
+    def _check(self, loss, state, done):
+        if not (np.isfinite(loss) and health.is_finite(state)):
+            raise UserError(
+                f"training on the {self._arm.name} set went wrong before epoch {done}: its loss "
+                f"is {loss:g} and its learning rate {self._arm.step_size:g}; the latter is "
+                "--config.evaluation.baseline_step_size for real images, and learned from "
+                "--config.distill.initial_step_size on for the distilled set"
+            )
 
     def _run_piece(self, keys, epochs, state, data, rates, active):
         """Epochs that are not active (padding of the last piece) change nothing."""
@@ -204,13 +257,23 @@ class _ArmRun:
             )
         return np.concatenate(parts, axis=1)
 
+    def _save(self, writer, state, done):
+        def prune():
+            checkpoint.prune(
+                self._directory, keep=checkpoint.complete_steps(self._directory)[-_KEEP:]
+            )
+
+        path = checkpoint.step_path(self._directory, done)
+        writer.save(path, state, {"synthetic": self._trained_on}, then=prune)
+
     def _restore(self, state):
-        for done in reversed(checkpoint.complete_steps(self._directory)):
-            path = checkpoint.step_path(self._directory, done)
-            try:
-                saved = checkpoint.read_tree(path, jax.eval_shape(lambda: state))
-            except checkpoint.CorruptCheckpointError as error:
-                print(f"warning: {error}; falling back to the one before")
-                continue
-            return jax.tree.map(jnp.asarray, saved), done
-        return state, 0
+        """The newest state of this arm that can be trusted, else the given one, and its epoch."""
+        like = jax.eval_shape(lambda: state)
+        found = processes.first_then_rest(
+            lambda: checkpoint.restore_newest(self._directory, like, self._workspace.warn)
+        )
+        if found is None or found[1]["synthetic"] != self._trained_on:
+            if found is not None and processes.is_first():
+                checkpoint.prune(self._directory, keep=())
+            return state, 0
+        return jax.tree.map(jnp.asarray, found[0]), found[2]

@@ -1,5 +1,6 @@
 """Stage `experts`: trains what is missing of both kinds of experts, group by group."""
 
+import contextlib
 import dataclasses
 import time
 
@@ -9,12 +10,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ltdd_jax import config as configs
+from ltdd_jax import training
 from ltdd_jax.experts import train as expert_training
+from ltdd_jax.experts import trajectory
 from ltdd_jax.experts.trajectory import Trajectories
 from ltdd_jax.nets import partition
+from ltdd_jax.pipeline import health
 from ltdd_jax.pipeline.problem import Problem
 from ltdd_jax.pipeline.workspace import Workspace
-from ltdd_jax.runtime import checkpoint, mesh, prng
+from ltdd_jax.runtime import checkpoint, mesh, prng, processes
 from ltdd_jax.runtime.interrupt import StopRequest
 from ltdd_jax.runtime.progress import progress
 from ltdd_jax.types import UserError
@@ -48,54 +52,128 @@ def require_complete(trajectories: Trajectories, num_experts: int, stage: str) -
 def run_experts(
     config: ConfigDict, problem: Problem, workspace: Workspace, stop: StopRequest
 ) -> None:
-    """Trains all experts that are not on disk yet; both stages."""
-    for stage in STAGES:
-        trajectories = open_trajectories(config, problem, workspace, stage)
-        groups = plan_groups(config, problem, trajectories)
-        end = config.experts[stage].num_epochs
-        total = sum(len(experts) * (end - max(done, 0)) for experts, done in groups)
-        finished = len(
-            set(trajectories.complete_experts()) & set(range(config.experts.num_experts))
-        )
-        print(f"{stage} experts: {finished} of {config.experts.num_experts} are there")
-        if not groups:
-            continue
-        trainer = _GroupTrainer(config, problem, workspace, stage, trajectories, stop)
-        trainer.width = max(len(experts) for experts, _ in groups)
-        with (
-            checkpoint.Writer() as writer,
-            progress(total, desc=f"{stage} experts", unit="epoch") as bar,
-        ):
-            for experts, done in groups:
-                trainer.train(experts, done, writer, bar)
+    """Trains all experts that are not on disk yet, both stages, and logs their losses.
+
+    A damaged part is moved aside, with what builds on it, and trained again.
+
+    Raises:
+      UserError: trajectories of other settings, another process that writes them, a full disk,
+        or numbers that went wrong.
+      Interrupted: stopped by a signal, with everything saved.
+    """
+    while True:
+        try:
+            for stage in STAGES:
+                if not _is_complete(config, problem, workspace, stage):
+                    with _sole_writer(workspace):
+                        _train_missing(config, problem, workspace, stage, stop)
+                _log_losses(config, problem, workspace, stage)
+            return
+        except trajectory.DamagedSegmentError as error:
+            repair(workspace, error)
+
+
+def repair(workspace: Workspace, error: trajectory.DamagedSegmentError) -> None:
+    """Moves a damaged segment aside, so that `run_experts` trains it again.
+
+    Raises:
+      UserError: another process writes these trajectories.
+    """
+
+    def move():
+        moved = ", ".join(path.name for path in trajectory.set_aside(error.path))
+        workspace.warn(f"{error}; moved to {moved}, to be trained again")
+
+    with _sole_writer(workspace):
+        if processes.is_first():
+            move()
+        processes.meet("repaired")
+
+
+def _sole_writer(workspace):
+    inside = workspace.root in workspace.experts.parents  # then the lock of the run is enough
+    return (
+        contextlib.nullcontext()
+        if inside or not processes.is_first()
+        else (workspace.hold_experts())
+    )
+
+
+def _is_complete(config, problem, workspace, stage):
+    found = open_trajectories(config, problem, workspace, stage)
+    there = set(found.complete_experts()) & set(range(config.experts.num_experts))
+    processes.say(f"{stage} experts: {len(there)} of {config.experts.num_experts} are there")
+    processes.meet("opened")  # before anybody adds to it
+    return len(there) == config.experts.num_experts
+
+
+def _train_missing(config, problem, workspace, stage, stop):
+    if processes.is_first():
+        trajectory.delete_unfinished(workspace.experts / stage)
+    trajectories = open_trajectories(config, problem, workspace, stage)
+    groups = plan_groups(config, problem, trajectories)
+    processes.meet("planned")
+    end = trajectories.num_epochs
+    total = sum(len(group.experts) * (end - max(group.last_epoch, 0)) for group in groups)
+    trainers = {}  # one width, one compiled program
+    with (
+        checkpoint.Writer() as writer,
+        progress(total, desc=f"{stage} experts", unit="epoch", enabled=processes.is_first()) as bar,
+    ):
+        for group in groups:
+            if group.width not in trainers:
+                trainers[group.width] = _GroupTrainer(
+                    config, problem, workspace, stage, stop, group.width
+                )
+            trainers[group.width].train(group, trajectories, writer, bar)
+
+
+def _log_losses(config, problem, workspace, stage):
+    """One line per epoch over all experts, whatever the order in which they were trained."""
+    found = open_trajectories(config, problem, workspace, stage)
+    losses = found.losses(config.experts.num_experts)
+    rows = [
+        (epoch, {"loss": row.mean(), "loss_min": row.min(), "loss_max": row.max()})
+        for epoch, row in enumerate(losses, 1)
+    ]
+    workspace.metrics.replace(stage, rows)
 
 
 def plan_groups(
     config: ConfigDict, problem: Problem, trajectories: Trajectories
-) -> list[tuple[range, int]]:
-    """(experts, epochs on disk) of every group still to be trained.
+) -> list[trajectory.Group]:
+    """Every group still to be trained, with its width.
 
-    A group that was begun keeps its members; the rest is cut into groups of the configured size.
+    A group that was begun keeps its members and its width, because the last digits of a result
+    depend on how many experts are computed together; the rest is cut into groups of the
+    configured size, or of that of the groups that are there.
     """
     num_experts = config.experts.num_experts
     begun = trajectories.groups()
-    groups = [
-        (experts, end)
-        for experts, end in begun
-        if end < trajectories.num_epochs and experts.start < num_experts
-    ]
-    taken = {expert for experts, _ in begun for expert in experts}
-    size = config.runtime.expert_group_size or mesh.choose_group_size(
-        num_experts, expert_bytes(config, problem)
+    widths = [group.width for group in begun if group.width]
+    size = config.runtime.expert_group_size or (
+        max(widths)
+        if widths
+        else processes.choose_on_first(
+            lambda: mesh.choose_group_size(num_experts, expert_bytes(config, problem))
+        )
     )
+    groups = [
+        dataclasses.replace(group, width=group.width or max(size, len(group.experts)))
+        for group in begun
+        if group.last_epoch < trajectories.num_epochs and group.experts.start < num_experts
+    ]
+    taken = {expert for group in begun for expert in group.experts}
+    new: list[range] = []
     run: list[int] = []
     for expert in range(num_experts + 1):
         if expert < num_experts and expert not in taken:
             run.append(expert)
         if run and (len(run) == size or expert in taken or expert == num_experts):
-            groups.append((range(run[0], run[-1] + 1), -1))
+            new.append(range(run[0], run[-1] + 1))
             run = []
-    return groups
+    width = max(widths, default=max(map(len, new), default=0))
+    return groups + [trajectory.Group(experts, -1, max(width, len(experts))) for experts in new]
 
 
 def expert_bytes(config: ConfigDict, problem: Problem) -> int:
@@ -115,9 +193,8 @@ class _GroupTrainer:
     problem: Problem
     workspace: Workspace
     stage: str
-    trajectories: Trajectories
     stop: StopRequest
-    width: int = 1
+    width: int
 
     def __post_init__(self):
         config, problem = self.config, self.problem
@@ -138,13 +215,22 @@ class _GroupTrainer:
                 max_norm=section.max_norm,
                 max_norm_threshold=section.max_norm_threshold,
             )
-        self.data = (jnp.asarray(problem.train_images), jnp.asarray(problem.train.labels))
+        self.devices = mesh.make_mesh(self.width)
+        data = (problem.train_images, problem.train.labels)
+        self.data = mesh.place(data, self.devices, split=False)
         self.init = jax.jit(jax.vmap(self.expert.init))
-        self.run_epoch = jax.jit(jax.vmap(self.expert.run_epoch, in_axes=(0, None, 0, 0, None)))
+        height, width, _ = problem.image_shape
+        lanes = mesh.choose_lanes(section.batch_size * height * width * config.net.width)
+        axes = (0, None, 0, 0, None)
+        epoch = training.vectorize(self.expert.run_epoch, axes, lanes)
+        self.run_epoch = jax.jit(mesh.spread(epoch, axes, self.devices))
 
-    def train(self, experts: range, done: int, writer: checkpoint.Writer, bar) -> None:
-        """Trains `experts` from epoch `done` (-1: not begun) to the end, saving on the way."""
-        padded = list(experts) + [experts[-1]] * (self.width - len(experts))
+    def train(self, group: trajectory.Group, trajectories: Trajectories, writer, bar) -> None:
+        """Trains `group` from its last epoch on disk to the end, saving on the way."""
+        experts, done = group.experts, group.last_epoch
+        # Every group has the same shape, and each device the same share of it.
+        width = mesh.round_up(group.width, self.devices)
+        padded = list(experts) + [experts[-1]] * (width - len(experts))
         root = prng.stream_key(self.config.seed, self.stage)
         keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.asarray(padded))
         state, frozen = self.init(keys, self._sources(padded))
@@ -154,18 +240,19 @@ class _GroupTrainer:
             done = 0
         else:
             like = jax.eval_shape(lambda s: self._cut(s, len(experts)), state)
-            saved = self.trajectories.read_state(experts, like)
-            state = jax.tree.map(lambda x: jnp.asarray(_pad(x, self.width)), saved)
+            saved = trajectories.read_state(experts, like)
+            state = jax.tree.map(lambda x: jnp.asarray(_pad(x, width)), saved)
+        keys, state, frozen = mesh.place((keys, state, frozen), self.devices, split=True)
         for epoch in range(done, self.expert.num_epochs):
             state, loss = self.run_epoch(keys, jnp.int32(epoch), state, frozen, self.data)
             segment.snapshots[epoch + 1] = self._to_host(state.params, len(experts))
             segment.losses.append(np.asarray(loss)[: len(experts)])
-            self._check(experts, epoch, segment.losses[-1])
+            self._check(experts, epoch, segment)
             bar(len(experts), loss=float(segment.losses[-1].mean()))
             last = epoch + 1 == self.expert.num_epochs
-            if last or segment.is_due() or self.stop.requested:
+            if self.stop.agree(last, segment.is_due()):
                 cut = self._cut(state, len(experts))
-                self.trajectories.append(writer, experts, segment.snapshots, cut, segment.losses)
+                trajectories.append(writer, group, segment.snapshots, cut, segment.losses)
                 segment = _Segment(self.config.runtime)
             if self.stop.requested:
                 writer.wait()
@@ -180,13 +267,20 @@ class _GroupTrainer:
         found = [before.read(expert, -1, like) for expert in experts]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
-    def _check(self, experts, epoch, losses):
+    def _check(self, experts, epoch, segment):
+        """Refuses numbers that went wrong before they are saved."""
+        losses, snapshot = segment.losses[-1], segment.snapshots[epoch + 1]
         bad = np.flatnonzero(~np.isfinite(losses))
-        if bad.size:
-            raise UserError(
-                f"the loss of {self.stage} expert {experts[bad[0]]} is {losses[bad[0]]} after "
-                f"epoch {epoch + 1}; lower --config.experts.{self.stage}.learning_rate (or rho)"
-            )
+        if not bad.size and health.is_finite(snapshot):
+            return
+        which = f"expert {experts[bad[0]]}" if bad.size else f"experts {experts}"
+        what = f"has the loss {losses[bad[0]]}" if bad.size else "have weights that are not finite"
+        raise UserError(
+            f"training went wrong: {self.stage} {which} {what} after epoch {epoch + 1}; lower "
+            f"--config.experts.{self.stage}.learning_rate or "
+            f"--config.experts.{self.stage}.rho (another --workdir); epoch "
+            f"{min(segment.snapshots) - 1} is the last that was saved"
+        )
 
     @staticmethod
     def _cut(tree, count):

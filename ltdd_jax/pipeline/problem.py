@@ -1,6 +1,7 @@
 """What a config stands for: data, preprocessing, network, augmentation."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from etils import epath
@@ -8,6 +9,7 @@ from ml_collections import ConfigDict
 
 from ltdd_jax import nets
 from ltdd_jax.data import augment, long_tail, normalize, sources
+from ltdd_jax.runtime import files
 from ltdd_jax.types import AugmentFn, UserError
 
 
@@ -86,11 +88,17 @@ def load_sets(config: ConfigDict) -> tuple[sources.ImageSet, sources.ImageSet]:
 
 
 def fit_preprocessing(
-    config: ConfigDict, train: sources.ImageSet, cache: epath.Path | None = None
+    config: ConfigDict,
+    train: sources.ImageSet,
+    cache: epath.Path | None = None,
+    warn: Callable[[str], None] = print,
 ) -> normalize.Preprocessing:
-    """The preprocessing of the training images, from `cache` if that file is there."""
+    """The preprocessing of the training images, from `cache` if that file is there and good."""
     if cache is not None and cache.exists():
-        return normalize.load(cache)
+        found = _load_preprocessing(cache, config.data.whiten)
+        if found is not None:
+            return found
+        warn(f"{cache} is damaged; moved to {files.set_aside(cache).name}, fitting it again")
     mean = std = None
     if config.data.normalize:
         mean, std = normalize.default_constants(config.data.source, train.images)
@@ -98,8 +106,11 @@ def fit_preprocessing(
         train.images, mean=mean, std=std, whiten=config.data.whiten, zca_eps=config.data.zca_eps
     )
     if cache is not None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        normalize.save(fitted, cache)
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            normalize.save(fitted, cache)
+        except OSError as error:
+            raise files.cannot_write(cache, error) from error
     return fitted
 
 
@@ -108,6 +119,7 @@ def load_problem(
     train: sources.ImageSet,
     test: sources.ImageSet,
     cache: epath.Path | None = None,
+    warn: Callable[[str], None] = print,
 ) -> Problem:
     """Preprocesses the sets and builds what the stages share.
 
@@ -116,23 +128,14 @@ def load_problem(
       train: from `load_sets`.
       test: from `load_sets`.
       cache: file of the fitted preprocessing; read if it is there, else written.
+      warn: called with a sentence when that file is damaged.
 
     Raises:
-      UserError: images too small for the depth of the network.
+      UserError: images too small for the network, batches larger than the training set, or a
+        full disk.
     """
-    try:
-        network = nets.build(
-            config.net.name,
-            image_shape=train.images.shape[1:],
-            num_classes=train.num_classes,
-            **network_options(config),
-        )
-    except ValueError as error:
-        raise UserError(
-            f"--config.net.depth={config.net.depth} does not fit images of "
-            f"{train.images.shape[1]} x {train.images.shape[2]} pixels: {error}"
-        ) from error
-    preprocessing = fit_preprocessing(config, train, cache)
+    network = make_network(config, train)
+    preprocessing = fit_preprocessing(config, train, cache, warn)
     of_test = preprocessing
     if config.data.mismatched_test:
         constants = normalize.default_constants(config.data.source, train.images)
@@ -149,9 +152,56 @@ def load_problem(
     )
 
 
+def make_network(config: ConfigDict, train: sources.ImageSet) -> nets.Network:
+    """The network for the training images; checks what depends on their number and size.
+
+    Raises:
+      UserError: images too small for the network, or batches larger than the training set.
+    """
+    _check_batches(config, len(train.labels))
+    try:
+        network = nets.build(
+            config.net.name,
+            image_shape=train.images.shape[1:],
+            num_classes=train.num_classes,
+            **network_options(config),
+        )
+    except (ValueError, ZeroDivisionError, TypeError) as error:  # Flax and XLA raise any of these
+        depth = f" of --config.net.depth={config.net.depth}" if config.net.name == "convnet" else ""
+        raise UserError(
+            f"--config.net.name={config.net.name}{depth} does not fit images of "
+            f"{train.images.shape[1]} x {train.images.shape[2]} pixels "
+            f"({str(error).strip().splitlines()[0]}); use another network, a smaller depth or "
+            "larger images"
+        ) from error
+    return network
+
+
 def network_options(config: ConfigDict) -> dict:
     """Options of the network beside the shapes of the data; only the ConvNet is scalable."""
     options = {} if config.net.name == "mlp" else {"form": config.runtime.convolution}
     if config.net.name == "convnet":
         options |= {"width": config.net.width, "depth": config.net.depth}
     return options
+
+
+def _check_batches(config: ConfigDict, num_rows: int) -> None:
+    """Raises UserError if the experts' batches are larger than the training set."""
+    for stage in ("representation", "classifier"):
+        batch_size = config.experts[stage].batch_size
+        if batch_size > num_rows:
+            raise UserError(
+                f"--config.experts.{stage}.batch_size={batch_size} is larger than the training "
+                f"set of {num_rows} images: it must be from 1 to {num_rows}"
+            )
+
+
+def _load_preprocessing(path, whiten):
+    """What `normalize.save` wrote, None if it is damaged."""
+    try:
+        found = normalize.load(path)
+    except UserError:
+        return None
+    parts = (found.zca_mean, found.zca_transform, found.zca_inverse)
+    # A damaged directory of the archive can hide an array, and its absence has a meaning.
+    return found if all((part is not None) == whiten for part in parts) else None

@@ -1,12 +1,14 @@
 """Checkpoints: named arrays and a JSON record, written at once or not at all (Orbax).
 
 A tree is stored as a flat dict from the path of each leaf to its array, so any subset of leaves
-can be read without the rest. The record carries a CRC-32 of every leaf, checked when it is read:
-Orbax finds a missing file, not an altered one.
+can be read without the rest. The record carries a CRC-32 of every leaf and one of itself, checked
+when they are read: Orbax finds a missing file, not an altered one.
 """
 
 import concurrent.futures
+import errno
 import re
+import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,15 +18,25 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from ltdd_jax.runtime import files, processes
 from ltdd_jax.types import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: the record is sealed with a checksum
 _RECORD = "record"
+_OVERHEAD = 2**17  # bytes of the small files of a checkpoint
 _STEP = re.compile(r"step_(\d{8})")
+_TEMPORARY = ".orbax-checkpoint-tmp"  # in the names Orbax gives to what it has not finished
+# What Orbax and TensorStore raise for missing, cut and altered files.
+_READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
+_DISK_SIGNS = ("no space left", "resource_exhausted", "disk quota", "file too large", "read-only")
 
 
 class CorruptCheckpointError(UserError):
     """A checkpoint that is there but cannot be trusted."""
+
+
+class FormatVersionError(UserError):
+    """A checkpoint that another version of this program wrote."""
 
 
 class Writer:
@@ -59,7 +71,7 @@ class Writer:
           path: directory to create; must not exist.
           tree: pytree of arrays or typed keys.
           record: JSON-able facts stored beside them.
-          then: called once the checkpoint is complete, in the background.
+          then: called on the first process once the checkpoint is complete, in the background.
 
         Raises:
           UserError: this or the previous write failed (full disk, no permission).
@@ -88,24 +100,31 @@ def _write(path, leaves, record, then):
         **record,
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not is_complete(path):
-            path.rmtree()  # what a cut write left behind
+        if processes.is_first():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _require_space(path.parent, sum(leaf.nbytes for leaf in leaves.values()))
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             checkpointer.save(
                 path,
                 args=ocp.args.Composite(
-                    tree=ocp.args.PyTreeSave(leaves), record=ocp.args.JsonSave(record)
+                    tree=ocp.args.PyTreeSave(leaves),
+                    record=ocp.args.JsonSave(files.seal(record)),
                 ),
             )
     except Exception as error:
         if isinstance(error, OSError) or _mentions_disk(error):
-            raise UserError(
-                f"cannot write checkpoint {path}: {error}; free some disk space or use another "
-                "--workdir, then run the same command again (what was saved before is intact)"
-            ) from error
+            raise files.cannot_write(path, error) from error
         raise
-    then()
+    if processes.is_first():
+        then()
+
+
+def _require_space(directory, num_bytes):
+    """Refuses a write that cannot end well: one that fails midway floods the output."""
+    if files.is_local(directory):
+        free = shutil.disk_usage(directory).free
+        if free < num_bytes + _OVERHEAD:
+            raise OSError(errno.ENOSPC, f"No space left on device ({free} bytes are free)")
 
 
 def is_complete(path: epath.Path) -> bool:
@@ -118,25 +137,22 @@ def read_record(path: epath.Path) -> dict[str, Any]:
     """The JSON record of a checkpoint.
 
     Raises:
-      CorruptCheckpointError: it is missing, damaged, or of another format version.
+      CorruptCheckpointError: it is missing or damaged.
+      FormatVersionError: it is of another format version.
     """
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-        try:
-            restored = reader.restore(
-                epath.Path(path), args=ocp.args.Composite(record=ocp.args.JsonRestore())
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise CorruptCheckpointError(
-                f"checkpoint {path} is damaged: its record cannot be read ({error}); "
-                "delete that directory and run the same command again"
-            ) from error
-    record = restored["record"]
-    if record.get("format_version") != FORMAT_VERSION:
-        raise CorruptCheckpointError(
-            f"checkpoint {path} has format version {record.get('format_version')}, this program "
-            f"reads {FORMAT_VERSION}; use another --workdir or the version that wrote it"
+    restored = _restore(path, record=ocp.args.JsonRestore())["record"]
+    version = restored.get("format_version") if isinstance(restored, dict) else None
+    if isinstance(version, int) and version != FORMAT_VERSION:
+        raise FormatVersionError(
+            f"checkpoint {path} has format version {version}, this program reads "
+            f"{FORMAT_VERSION}; use another --workdir or the version that wrote it"
         )
-    return record
+    try:
+        return files.unseal(restored)
+    except ValueError as error:
+        raise CorruptCheckpointError(
+            f"checkpoint {path} is damaged: its record cannot be trusted ({error})"
+        ) from error
 
 
 def read_tree(path: epath.Path, like: Any, record: Mapping[str, Any] | None = None) -> Any:
@@ -159,19 +175,12 @@ def read_tree(path: epath.Path, like: Any, record: Mapping[str, Any] | None = No
     missing = [name for name in names if name not in record["checksums"]]
     if missing:
         raise CorruptCheckpointError(f"checkpoint {path} has no array {missing[0]}")
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-        restore = ocp.args.PyTreeRestore(
-            item=dict(zip(names, wanted, strict=True)),
-            restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
-            partial_restore=True,
-        )
-        try:
-            got = reader.restore(epath.Path(path), args=ocp.args.Composite(tree=restore))["tree"]
-        except (OSError, ValueError, KeyError) as error:
-            raise CorruptCheckpointError(
-                f"checkpoint {path} is damaged: {error}; delete that directory and run the same "
-                "command again"
-            ) from error
+    restore = ocp.args.PyTreeRestore(
+        item=dict(zip(names, wanted, strict=True)),
+        restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
+        partial_restore=True,
+    )
+    got = _restore(path, tree=restore)["tree"]
     for name, spec in zip(names, wanted, strict=True):
         array = got[name]
         if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (
@@ -183,8 +192,7 @@ def read_tree(path: epath.Path, like: Any, record: Mapping[str, Any] | None = No
             )
         if _checksum(array) != record["checksums"][name]:
             raise CorruptCheckpointError(
-                f"checkpoint {path}: array {name} was altered after it was written; delete that "
-                "directory and run the same command again"
+                f"checkpoint {path}: array {name} was altered after it was written"
             )
     leaves = [
         _from_host(got[name], leaf) for name, leaf in zip(names, jax.tree.leaves(like), strict=True)
@@ -199,12 +207,36 @@ def step_path(directory: epath.Path, step: int) -> epath.Path:
 
 def complete_steps(directory: epath.Path) -> list[int]:
     """Steps with a finished checkpoint, ascending."""
-    directory = epath.Path(directory)
-    if not directory.exists():
-        return []
-    matches = (_STEP.fullmatch(child.name) for child in directory.iterdir())
-    steps = (int(match.group(1)) for match in matches if match)
-    return sorted(step for step in steps if is_complete(step_path(directory, step)))
+    return [step for step in _steps(directory) if is_complete(step_path(directory, step))]
+
+
+def restore_newest(
+    directory: epath.Path, like: Any, warn: Callable[[str], None]
+) -> tuple[Any, dict[str, Any], int] | None:
+    """The newest checkpoint that can be trusted; damaged ones are moved aside.
+
+    Args:
+      directory: of steps; need not exist.
+      like: as in `read_tree`.
+      warn: called with a sentence about every damaged checkpoint.
+
+    Returns:
+      (tree, record, step), None if there is nothing to restore.
+
+    Raises:
+      FormatVersionError: a checkpoint is of another format version.
+    """
+    delete_unfinished(directory)
+    for step in reversed(_steps(directory)):
+        path = step_path(directory, step)
+        try:
+            if not is_complete(path):
+                raise CorruptCheckpointError(f"checkpoint {path} is incomplete")
+            record = read_record(path)
+            return read_tree(path, like, record), record, step
+        except CorruptCheckpointError as error:
+            warn(f"{error}; moved to {files.set_aside(path).name}, going back to the one before")
+    return None
 
 
 def prune(directory: epath.Path, keep: Iterable[int]) -> None:
@@ -212,7 +244,44 @@ def prune(directory: epath.Path, keep: Iterable[int]) -> None:
     keep = set(keep)
     for step in complete_steps(directory):
         if step not in keep:
-            step_path(directory, step).rmtree()
+            path = step_path(directory, step)
+            # Renamed first: a kill in between must not leave half a checkpoint under its name.
+            path.rename(path.parent / f"{path.name}{_TEMPORARY}-deleted").rmtree()
+
+
+def delete_unfinished(directory: epath.Path) -> None:
+    """Deletes what writes and deletions that were cut have left in `directory`."""
+    directory = epath.Path(directory)
+    if directory.exists():
+        for child in directory.iterdir():
+            if _TEMPORARY in child.name:
+                child.rmtree()
+
+
+def _restore(path, **arguments):
+    """Reads without meeting the other processes, which read at other times."""
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"read_{own}"
+    )
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+    )
+    try:
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+            return reader.restore(epath.Path(path), args=ocp.args.Composite(**arguments))
+    except _READ_ERRORS as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise CorruptCheckpointError(f"checkpoint {path} is damaged: {reason}") from error
+
+
+def _steps(directory):
+    """Steps with a checkpoint, finished or not, ascending."""
+    directory = epath.Path(directory)
+    if not directory.exists():
+        return []
+    matches = (_STEP.fullmatch(child.name) for child in directory.iterdir())
+    return sorted(int(match.group(1)) for match in matches if match)
 
 
 def _named_leaves(tree):
@@ -225,7 +294,8 @@ def _is_key(leaf):
 
 
 def _to_host(leaf):
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    # A copy: on a CPU an array's memory is shared, and the caller may give it away meanwhile.
+    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
 def _from_host(array, like):
@@ -244,4 +314,4 @@ def _checksum(array):
 
 def _mentions_disk(error):
     text = str(error).lower()
-    return "no space left" in text or "resource_exhausted" in text or "disk quota" in text
+    return any(sign in text for sign in _DISK_SIGNS)

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -56,14 +58,61 @@ def test_other_names_shapes_and_dtypes_are_refused(saved, like):
         checkpoint.read_tree(saved, like)
 
 
-def test_altered_array_is_found(saved, tree):
+def test_altered_array_is_found(saved, tree, tmp_path):
     """Orbax alone returns the wrong number here."""
-    record_file = saved / "record" / "metadata"
-    record = json.loads(record_file.read_text())
-    record["checksums"]["params.bias"] ^= 1
-    record_file.write_text(json.dumps(record))
+    other = tmp_path / "other"
+    with checkpoint.Writer() as writer:
+        writer.save(other, {**tree, "params": {**tree["params"], "bias": jnp.zeros(3)}}, {})
+    shutil.rmtree(saved / "tree")
+    shutil.copytree(other / "tree", saved / "tree")
     with pytest.raises(checkpoint.CorruptCheckpointError, match=r"params\.bias was altered"):
         checkpoint.read_tree(saved, jax.eval_shape(lambda: tree))
+
+
+def test_altered_record_is_found(saved):
+    record_file = saved / "record" / "metadata"
+    record_file.write_text(record_file.read_text().replace('"x"', '"y"'))
+    with pytest.raises(checkpoint.CorruptCheckpointError, match="record cannot be trusted"):
+        checkpoint.read_record(saved)
+
+
+def test_state_given_away_after_the_save_is_saved_as_it_was(tmp_path):
+    """Donated memory is written to while the save is still going on."""
+    state = jax.device_put(np.zeros(2**20, np.float32))
+    step = jax.jit(lambda x: x + 1, donate_argnums=0)
+    with checkpoint.Writer() as writer:
+        writer.save(tmp_path / "x", {"a": state}, {})
+        for _ in range(20):
+            state = step(state)
+    got = checkpoint.read_tree(tmp_path / "x", {"a": jax.ShapeDtypeStruct((2**20,), jnp.float32)})
+    np.testing.assert_array_equal(got["a"], 0)
+
+
+def test_newest_good_step_is_restored_and_the_others_move_aside(saved, tree, tmp_path):
+    with checkpoint.Writer() as writer:
+        for step in (4, 5):
+            writer.save(checkpoint.step_path(tmp_path, step), tree, {"note": step})
+    shutil.rmtree(checkpoint.step_path(tmp_path, 5) / "record")
+    file = next(pathlib.Path(checkpoint.step_path(tmp_path, 4), "tree").rglob("d/*"))
+    file.write_bytes(b"")
+    (tmp_path / "step_00000006.orbax-checkpoint-tmp-1").mkdir()
+    warnings = []
+    _, record, step = checkpoint.restore_newest(
+        tmp_path, jax.eval_shape(lambda: tree), warnings.append
+    )
+    assert (record["note"], step, len(warnings)) == ("x", 3, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step_00000003", "step_00000004.damaged-1", "step_00000005.damaged-1",
+    ]  # fmt: skip
+    assert checkpoint.restore_newest(tmp_path / "absent", {}, warnings.append) is None
+
+
+def test_full_disk_is_told_before_anything_is_written(tree, tmp_path, monkeypatch):
+    usage = types.SimpleNamespace(free=100)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match="No space left"), checkpoint.Writer() as writer:
+        writer.save(tmp_path / "x", tree, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_truncated_files_are_found(saved, tree):

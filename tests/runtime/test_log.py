@@ -1,12 +1,13 @@
 """Breaks when a resumed run's metrics differ from an uninterrupted one's, or a file is torn."""
 
 import json
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltdd_jax.runtime import log
+from ltdd_jax.runtime import files, log
 
 
 def write_steps(metric_log, stage, steps):
@@ -19,7 +20,7 @@ def test_lines_are_json_with_python_numbers(tmp_path):
     metric_log = log.MetricLog(path)
     metric_log.write("distill", 3, {"loss": jnp.float32(0.5), "n": np.int64(2), "note": "é"})
     metric_log.write("distill", np.int32(4), {"loss": 1.0})
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+    assert [files.unseal(json.loads(line)) for line in path.read_text().splitlines()] == [
         {"stage": "distill", "step": 3, "loss": 0.5, "n": 2, "note": "é"},
         {"stage": "distill", "step": 4, "loss": 1.0},
     ]
@@ -71,13 +72,50 @@ def test_other_processes_write_nothing_but_still_refuse_nan(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_altered_line_is_named_left_out_and_kept_aside(tmp_path, capsys):
+    metric_log = log.MetricLog(tmp_path / "metrics.jsonl")
+    write_steps(metric_log, "distill", range(4))
+    lines = metric_log.path.read_text().splitlines(keepends=True)
+    lines[1] = lines[1].replace("0.5", "0.6")
+    lines[2] = "\n"
+    metric_log.path.write_text("".join(lines))
+    metric_log.truncate_after("distill", 3)
+    assert "metrics.jsonl: line 2, 3 was damaged" in capsys.readouterr().out
+    assert metric_log.path.read_text() == lines[0] + lines[3]
+    assert (tmp_path / "metrics.jsonl.damaged-1").read_text() == "".join(lines)
+
+
+def test_replace_keeps_the_place_and_repeats_nothing(tmp_path):
+    metric_log = log.MetricLog(tmp_path / "metrics.jsonl")
+    rows = [(step, {"loss": step / 2}) for step in range(3)]
+    metric_log.replace("experts", rows)
+    write_steps(metric_log, "distill", [0])
+    before, modified = metric_log.path.read_text(), metric_log.path.stat().st_mtime_ns
+    metric_log.replace("experts", rows)
+    assert metric_log.path.stat().st_mtime_ns == modified
+    metric_log.replace("experts", rows[:1])
+    metric_log.replace("experts", rows)
+    assert metric_log.path.read_text() == before
+
+
+def test_where_nothing_can_be_appended_the_file_is_written_anew(tmp_path, monkeypatch):
+    """As in an object store; there a file opened for appending raises."""
+    local, remote = (log.MetricLog(tmp_path / name) for name in ("local", "remote"))
+    write_steps(local, "distill", range(3))
+    monkeypatch.setattr(log.files, "is_local", lambda path: False)
+    monkeypatch.setattr(pathlib.Path, "open", None)
+    write_steps(remote, "distill", range(3))
+    monkeypatch.undo()
+    assert remote.path.read_text() == local.path.read_text()
+
+
 def test_json_is_sorted_replaced_whole_and_refuses_nan(tmp_path):
     path = tmp_path / "new" / "config.json"
-    log.write_json(path, {"b": 1, "a": {"d": 2, "c": "é"}})
+    files.write_json(path, {"b": 1, "a": {"d": 2, "c": "é"}})
     assert path.read_text(encoding="utf-8") == (
         '{\n  "a": {\n    "c": "é",\n    "d": 2\n  },\n  "b": 1\n}\n'
     )
     with pytest.raises(ValueError, match="not JSON compliant"):
-        log.write_json(path, {"b": float("nan")})
+        files.write_json(path, {"b": float("nan")})
     assert json.loads(path.read_text())["b"] == 1
     assert list(path.parent.iterdir()) == [path]  # no temporary file is left

@@ -1,0 +1,12 @@
+"""Whether numbers are still fit to be saved."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def is_finite(tree: Any) -> bool:
+    """Whether no floating leaf has a NaN or an infinity."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return all(bool(jnp.isfinite(x).all()) for x in leaves)

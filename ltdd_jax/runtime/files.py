@@ -1,0 +1,134 @@
+"""Files of a run: replaced whole, sealed with a checksum where they are read again."""
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from ltdd_jax.types import UserError
+
+_CHECKSUM = "checksum"
+# What libraries bury in long messages.
+_SYSTEM_REASONS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "Read-only file system",
+    "Permission denied",
+)
+
+
+class DamagedFileError(UserError):
+    """A file that is there but cannot be trusted."""
+
+
+def is_local(path: epath.PathLike) -> bool:
+    """Whether `path` is on a file system, not in an object store such as gs://."""
+    return "://" not in str(path)
+
+
+def resolve(path: str) -> epath.Path:
+    """The absolute path of what a user wrote; an address such as gs://bucket/run stays."""
+    found = epath.Path(path)
+    return found.expanduser().absolute() if is_local(path) else found
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Replaces a file in one step: readers find the old content or the new, never half of it.
+
+    Raises:
+      UserError: it cannot be written (full disk, no permission); the old content is intact.
+    """
+    path = epath.Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not is_local(path):
+            path.write_bytes(content)  # object stores show an object once it is whole
+            return
+        temporary = path.parent / f".{path.name}.tmp"
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # or the name may reach the disk before the content
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """`write_bytes` of a text in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Writes JSON with sorted keys atomically; raises ValueError on NaN and infinity."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+def write_sealed(path: epath.PathLike, value: Mapping[str, Any]) -> None:
+    """`write_json` of an object with its checksum, for `read_sealed`."""
+    write_json(path, seal(value))
+
+
+def read_sealed(path: epath.PathLike) -> dict[str, Any] | None:
+    """What `write_sealed` wrote, None if there is no such file.
+
+    Raises:
+      DamagedFileError: the file was cut or altered.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        return None
+    try:
+        return unseal(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise DamagedFileError(f"{path} is damaged ({error})") from error
+
+
+def seal(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with a CRC-32 of its JSON under "checksum", as the last key."""
+    return {**record, _CHECKSUM: _checksum(record)}
+
+
+def unseal(record: Any) -> dict[str, Any]:
+    """The record without its checksum; ValueError if it has none or another one."""
+    if not isinstance(record, dict) or _CHECKSUM not in record:
+        raise ValueError("it has no checksum")
+    content = {name: value for name, value in record.items() if name != _CHECKSUM}
+    if _checksum(content) != record[_CHECKSUM]:
+        raise ValueError("its checksum differs: it was altered after it was written")
+    return content
+
+
+def set_aside(path: epath.PathLike) -> epath.Path:
+    """Renames a damaged file or directory to NAME.damaged-N, N counting from 1; returns that."""
+    path = epath.Path(path)
+    number = 1
+    while (target := path.parent / f"{path.name}.damaged-{number}").exists():
+        number += 1
+    try:
+        return path.rename(target)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: epath.PathLike, error: BaseException) -> UserError:
+    """The message for a write that failed."""
+    text = str(error).strip()
+    reason = getattr(error, "strerror", None) or next(
+        (sign for sign in _SYSTEM_REASONS if sign.lower() in text.lower()),
+        (text or repr(error)).splitlines()[0][:300],
+    )
+    return UserError(
+        f"cannot write {path}: {reason}; free some disk space or use another --workdir, then run "
+        "the same command again (what was saved before is intact)"
+    )
+
+
+def _checksum(record):
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"{zlib.crc32(text.encode()):08x}"

@@ -1,0 +1,101 @@
+"""Breaks when an output of a run is missing or wrong, or when a stage repeats what is there."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.pipeline import runs, tiny_config
+
+ARMS = {"distilled", "random_real", "full_real"}
+
+
+def test_workdir_holds_every_output_and_nothing_temporary(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "config.json", "distill", "evaluate", "experts", "metrics.jsonl", "preprocessing.npz",
+        "report.json", "report.md", "seconds.json", "synthetic",
+    }  # fmt: skip
+    assert not list(finished.glob("**/*tmp*")) and not list(finished.glob("**/*damaged*"))
+
+
+def test_synthetic_set_has_the_documented_arrays(finished):
+    config = tiny_config.get_config()
+    size = 10 * config.distill.ipc
+    with np.load(finished / "synthetic" / "synthetic.npz") as archive:
+        arrays = dict(archive)
+    assert {name: (a.dtype.str, a.shape) for name, a in arrays.items()} == {
+        "images": ("<f4", (size, 8, 8, 1)),
+        "pixels": ("|u1", (size, 8, 8, 1)),
+        "label_logits": ("<f4", (size, 10)),
+        "labels": ("<i4", (size,)),
+        "step_size": ("<f4", ()),
+        "class_names": ("<U1", (10,)),
+    }
+    np.testing.assert_array_equal(arrays["labels"], np.repeat(np.arange(10), config.distill.ipc))
+    assert np.isfinite(arrays["images"]).all() and len(np.unique(arrays["pixels"])) > 10
+    with Image.open(finished / "synthetic" / "grid.png") as picture:
+        picture.load()
+
+
+def test_report_has_every_result_and_absent_groups_are_absent(finished):
+    report = json.loads((finished / "report.json").read_text())
+    assert report["results"].keys() == ARMS
+    for result in report["results"].values():
+        assert result.keys() == {
+            "mean", "std", "per_seed", "per_class", "balanced", "many", "medium", "few",
+        }  # fmt: skip
+        assert (len(result["per_seed"]), len(result["per_class"])) == (2, 10)
+        assert np.mean(result["per_seed"]) == pytest.approx(result["mean"])
+    assert {"config_hash", "data_fingerprint", "versions", "seconds"} <= report.keys()
+    assert report["seconds"].keys() == set(runs.STAGES)
+    assert "distilled set" in (finished / "report.md").read_text()
+
+
+def test_metrics_have_a_line_per_epoch_and_logged_iteration(finished):
+    lines = [json.loads(x) for x in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in lines] == [
+        *(("representation", epoch) for epoch in range(1, 6)),
+        *(("classifier", epoch) for epoch in range(1, 4)),
+        *(("distill", step) for step in (3, 6, 7)),
+    ]
+    assert all(line["loss_min"] <= line["loss"] <= line["loss_max"] for line in lines[:8])
+
+
+def test_stage_by_stage_equals_all_at_once(finished, run, tmp_path):
+    for stage in runs.STAGES:
+        run(tmp_path / "run", stage)
+    runs.assert_same(tmp_path / "run", finished)
+
+
+def test_second_run_trains_nothing_and_says_what_is_there(copy, run, capfd, finished):
+    workdir = copy()
+    before = {p: p.stat().st_mtime_ns for p in workdir.glob("experts/**/*") if p.is_file()}
+    capfd.readouterr()
+    run(workdir)
+    output = capfd.readouterr()
+    assert "representation experts: 2 of 2 are there" in output.out
+    assert "epoch/s" not in output.err and "iteration/s" not in output.err
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    runs.assert_same(workdir, finished)
+
+
+def test_trajectories_are_shared_through_their_path(finished, run, tmp_path, capfd):
+    fields = {"evaluation__baseline_step_size": 0.02}  # what makes it another run
+    run(tmp_path / "other", experts__path=str(finished / "experts"), **fields)
+    assert "classifier experts: 2 of 2 are there" in capfd.readouterr().out
+    assert not (tmp_path / "other" / "experts").exists()
+    assert not (finished / "experts" / ".lock").exists()
+
+
+def test_more_experts_add_to_those_that_are_there(finished, run, tmp_path):
+    """Settings of distillation differ, so this is another run with the same experts."""
+    shutil.copytree(finished / "experts", tmp_path / "experts")
+    run(tmp_path / "run", "experts", experts__path=str(tmp_path / "experts"),
+        experts__num_experts=3)  # fmt: skip
+    before, after = runs.snapshots(finished / "experts"), runs.snapshots(tmp_path / "experts")
+    assert {name: after[name] for name in before} == before
+    assert {name.split(".")[1] for name in after} == {f"expert_{e:04d}" for e in range(3)}
+    epochs = {name.split(".")[2] for name in after if name.startswith("representation.expert_0002")}
+    assert epochs == {f"{epoch:04d}" for epoch in range(6)}

@@ -1,0 +1,70 @@
+"""Breaks when a damaged file is trusted, or a path in an object store is taken for a local one."""
+
+import json
+import pathlib
+
+import pytest
+
+from ltdd_jax.runtime import files
+from ltdd_jax.types import UserError
+
+
+def test_sealed_record_comes_back_and_every_change_is_found(tmp_path):
+    path = tmp_path / "new" / "record.json"
+    assert files.read_sealed(path) is None
+    files.write_sealed(path, {"b": [1, 2.5], "a": {"c": "é"}})
+    assert files.read_sealed(path) == {"b": [1, 2.5], "a": {"c": "é"}}
+    content = path.read_bytes()
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        try:
+            found = files.read_sealed(path)
+        except files.DamagedFileError as error:
+            assert str(path) in str(error)
+        else:  # white space of JSON
+            assert found == {"b": [1, 2.5], "a": {"c": "é"}}, place
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(files.DamagedFileError):
+        files.read_sealed(path)
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [], 3, None])
+def test_record_without_checksum_is_damaged(tmp_path, value):
+    (tmp_path / "record.json").write_text(json.dumps(value))
+    with pytest.raises(files.DamagedFileError, match="no checksum"):
+        files.read_sealed(tmp_path / "record.json")
+
+
+def test_set_aside_never_overwrites(tmp_path):
+    for expected in ("x.damaged-1", "x.damaged-2"):
+        (tmp_path / "x").write_text(expected)
+        assert files.set_aside(tmp_path / "x").name == expected
+    assert [(tmp_path / f"x.damaged-{n}").read_text()[-1] for n in (1, 2)] == ["1", "2"]
+
+
+def test_failed_write_keeps_the_old_content(tmp_path, monkeypatch):
+    files.write_text(tmp_path / "x", "old")
+
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(UserError, match=r"cannot write .*x: No space left on device; free"):
+        files.write_text(tmp_path / "x", "new")
+    assert (tmp_path / "x").read_text() == "old"
+
+
+def test_paths_in_object_stores_stay_as_they_are():
+    assert str(files.resolve("gs://bucket/run")) == "gs://bucket/run"
+    assert not files.is_local(files.resolve("gs://bucket/run") / "config.json")
+    assert str(files.resolve("run")) == str(pathlib.Path("run").absolute())
+    assert str(files.resolve("~/run")).startswith("/")
+
+
+def test_reason_is_found_in_a_long_message():
+    error = ValueError('RESOURCE_EXHAUSTED: Error opening "zarr": No space left on device [spec]')
+    assert str(files.cannot_write("x", error)).startswith(
+        "cannot write x: No space left on device;"
+    )
