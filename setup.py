@@ -47,7 +47,6 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10.2,<0.12"],
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

@@ -162,6 +162,9 @@ def _distill_section() -> dict[str, Any]:
         "skip_threshold": 0.0,
         # Trajectories are used in shuffled blocks of this many (paper: 10, one file each).
         "experts_per_file": 10,
+        # Expert pairs per phase and iteration, their gradients averaged (paper: 1); spread over
+        # the devices.
+        "pairs_per_iteration": 1,
         # Class-weighted loss, matched on the backbone.
         "representation": {
             # Student steps per outer iteration (paper: 80 CIFAR-10, 40 CIFAR-100).

@@ -130,6 +130,7 @@ _RULES: dict[str, Any] = {
         "class_weight_offset": _at_least(0),
         "skip_threshold": _at_least(0),
         "experts_per_file": _at_least(1),
+        "pairs_per_iteration": _at_least(1),
         "representation": _PHASE_RULES,
         "classifier": _PHASE_RULES,
     },

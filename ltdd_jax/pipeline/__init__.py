@@ -56,6 +56,7 @@ def run(config: ConfigDict, workdir: str, stage: str = "all") -> None:
             )
             if processes.is_first():
                 processes.say(plan.describe(config, problem, workspace))
+            plan.check_memory(config, problem)
             _run_stages(config, problem, workspace, stage, stop)
 
 
@@ -181,7 +182,7 @@ def _configure_jax(config):
         home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
         default = pathlib.Path(home).expanduser() / "ltdd_jax" / "xla"
         jax.config.update("jax_compilation_cache_dir", cache or str(default))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from ltdd_jax import training
 from ltdd_jax.distill import state as states
 from ltdd_jax.distill import step as steps
 from ltdd_jax.losses import class_frequencies
@@ -93,6 +94,8 @@ class Distiller:
             self._total,
         )
         self._phases = make_phases(config, problem)
+        num_pairs = config.distill.pairs_per_iteration
+        self._devices = mesh.make_mesh(mesh.largest_share(num_pairs))
         self._tx = make_optimizer(config)
         step = steps.make_distill_step(
             problem.network,
@@ -101,9 +104,21 @@ class Distiller:
             problem.augment,
             gradient=config.distill.gradient,
             skip_threshold=config.distill.skip_threshold,
+            num_pairs=num_pairs,
+            map_pairs=self._map_pairs,
         )
         self._run_block = jax.jit(steps.repeat_step(step), donate_argnums=0)
         self._window = _Window()
+
+    def _map_pairs(self, function, in_axes):
+        """`function` over expert pairs, spread over the devices; in turn where one fills them."""
+        height, width, _ = self._problem.image_shape
+        rows = min(
+            self._config.distill.batch_size, self._config.distill.ipc * self._problem.num_classes
+        )
+        lanes = mesh.choose_lanes(rows * height * width * self._config.net.width)
+        mapped = training.vectorize(function, in_axes, lanes)
+        return mesh.spread(mapped, in_axes, self._devices)
 
     def run(self) -> SyntheticSet:
         """Optimises to the last iteration, from the last checkpoint if there is one.
@@ -122,7 +137,7 @@ class Distiller:
         self._workspace.metrics.truncate_after("distill", done)
         if done >= self._total:
             return state.synthetic
-        state = jax.device_put(state)
+        state = mesh.place(state, self._devices, split=False)
         with (
             PairReader(self._config, self._phases, experts) as reader,
             checkpoint.Writer() as writer,
@@ -144,7 +159,9 @@ class Distiller:
             count = min(self._block, self._total - done)
             pairs = reader.take(done, done + self._block)
             active = jnp.arange(self._block) < count
-            state, metrics = self._run_block(state, jax.device_put(pairs), active)
+            state, metrics = self._run_block(
+                state, mesh.place(pairs, self._devices, split=False), active
+            )
             if done + count < self._total:
                 reader.prefetch(done + count, done + count + self._block)
             metrics = jax.tree.map(lambda x, n=count: np.asarray(x)[:n], metrics)

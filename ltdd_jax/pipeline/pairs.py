@@ -44,20 +44,23 @@ class PairReader:
         self._ahead = config.distill.expert_epochs
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "snapshots")
         self._waiting: dict[tuple[int, int], concurrent.futures.Future] = {}
-        count = config.distill.num_iterations
+        self._per_iteration = config.distill.pairs_per_iteration
+        self._count = config.distill.num_iterations
+        count = self._count * self._per_iteration
         root = prng.stream_key(config.seed, "schedule")
         self._schedule = {}
         for index, phase in enumerate(phases):
             section = config.distill[phase.name]
             expert_key, start_key = jax.random.split(jax.random.fold_in(root, index))
             upper = sampling.upper_start_epochs(
-                count,
+                self._count,
                 min_epoch=section.min_start_epoch,
                 current_epoch=section.current_start_epoch,
                 max_epoch=section.max_start_epoch,
                 sequential=section.sequential,
                 expansion_end=section.expansion_end,
             )
+            upper = np.repeat(upper, self._per_iteration)
             self._schedule[phase.name] = (
                 sampling.schedule_experts(
                     expert_key, count, config.experts.num_experts, config.distill.experts_per_file
@@ -82,14 +85,19 @@ class PairReader:
     def _read_block(self, begin, end):
         blocks = []
         for phase in self._phases:
-            pairs = [self._read_pair(phase, iteration) for iteration in range(begin, end)]
+            pairs = [self._read_pairs(phase, iteration) for iteration in range(begin, end)]
             blocks.append(jax.tree.map(lambda *leaves: np.stack(leaves), *pairs))
         return tuple(blocks)
 
-    def _read_pair(self, phase, iteration):
+    def _read_pairs(self, phase, iteration):
+        """The pair of one iteration, or several stacked; beyond the last: padding of a block."""
+        first = min(iteration, self._count - 1) * self._per_iteration
+        pairs = [self._read_pair(phase, first + i) for i in range(self._per_iteration)]
+        return jax.tree.map(lambda *x: np.stack(x), *pairs) if len(pairs) > 1 else pairs[0]
+
+    def _read_pair(self, phase, index):
         experts, starts = self._schedule[phase.name]
-        iteration = min(iteration, len(experts) - 1)  # padding of the last block
-        expert, start = int(experts[iteration]), int(starts[iteration])
+        expert, start = int(experts[index]), int(starts[index])
         target = self._experts.snapshot(phase.name, expert, start + self._ahead)
         return steps.ExpertPair(
             start=self._experts.snapshot(phase.name, expert, start),

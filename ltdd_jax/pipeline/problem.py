@@ -164,6 +164,7 @@ def make_network(config: ConfigDict, train: sources.ImageSet) -> nets.Network:
             config.net.name,
             image_shape=train.images.shape[1:],
             num_classes=train.num_classes,
+            dtype="bfloat16" if config.runtime.precision == "bfloat16" else "float32",
             **network_options(config),
         )
     except (ValueError, ZeroDivisionError, TypeError) as error:  # Flax and XLA raise any of these

@@ -55,6 +55,11 @@ def round_up(count: int, mesh: Mesh) -> int:
     return -(-count // mesh.size) * mesh.size
 
 
+def largest_share(count: int) -> int:
+    """The most devices over which `count` networks can be spread evenly."""
+    return max(n for n in range(1, jax.local_device_count() + 1) if count % n == 0)
+
+
 def free_memory() -> int:
     """Bytes free on the first device; the machine's available memory for a CPU."""
     stats = jax.local_devices()[0].memory_stats() or {}

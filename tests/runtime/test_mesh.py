@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from ltdd_jax import nets, training
 from ltdd_jax.experts import train as experts
 from ltdd_jax.runtime import mesh

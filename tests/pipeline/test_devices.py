@@ -1,0 +1,45 @@
+"""Several devices change where things are computed, not what; too little memory is refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from ltdd_jax.pipeline import distill
+from ltdd_jax.runtime import mesh
+from ltdd_jax.types import UserError
+
+
+def read_set(workdir):
+    with np.load(workdir / "synthetic" / "synthetic.npz") as archive:
+        return {name: archive[name] for name in ("images", "label_logits", "step_size")}
+
+
+def test_pairs_and_experts_over_devices_equal_one_device(run, tmp_path, monkeypatch):
+    """Breaks when a device gets another's expert, pair or key; 2 experts, 4 pairs, 8 devices."""
+    assert jax.local_device_count() == 8
+    used = []
+    spread = mesh.spread
+    monkeypatch.setattr(
+        mesh,
+        "spread",
+        lambda f, axes, devices: used.append(devices.size) or spread(f, axes, devices),
+    )
+    fields = {"distill__pairs_per_iteration": 4, "distill__num_iterations": 3}
+    run(tmp_path / "pairs", stage="all", **fields)
+    assert sorted(set(used)) == [2, 4]  # experts and evaluation; pairs
+
+    make_mesh = mesh.make_mesh
+    monkeypatch.setattr(mesh, "make_mesh", lambda count: make_mesh(1))
+    run(tmp_path / "one", stage="all", **fields)
+    several, one = read_set(tmp_path / "pairs"), read_set(tmp_path / "one")
+    for name, values in several.items():
+        np.testing.assert_allclose(values, one[name], rtol=1e-4, atol=1e-5)
+
+
+def test_too_little_memory_is_refused_with_advice(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(mesh, "free_memory", lambda: 1000)
+    monkeypatch.setattr(
+        distill, "Distiller", lambda *_: pytest.fail("the estimate must come first")
+    )
+    with pytest.raises(UserError, match=r"needs about .* lower --config\.distill\.batch_size"):
+        run(tmp_path / "run")
