@@ -27,8 +27,8 @@ def get_config(argument: str = "") -> ConfigDict:
     config.augment.strategy = "color_crop_cutout_scale_rotate"  # a mirrored digit is another sign
 
     experts = config.experts
-    experts.num_experts = 10
-    experts.representation.num_epochs = 40
+    experts.num_experts = 8
+    experts.representation.num_epochs = 30
     experts.representation.batch_size = 64
     experts.classifier.num_epochs = 5
     experts.classifier.batch_size = 64
@@ -36,7 +36,7 @@ def get_config(argument: str = "") -> ConfigDict:
     distill = config.distill
     distill.ipc = 2
     distill.num_iterations = 300
-    distill.experts_per_file = 5
+    distill.experts_per_file = 4
     distill.image_lr = 10.0
     distill.classifier.loss_weight = 1.0
     for phase in (distill.representation, distill.classifier):
@@ -56,7 +56,8 @@ def get_config(argument: str = "") -> ConfigDict:
         distill.representation.max_start_epoch = 4
         for phase in (distill.representation, distill.classifier):
             phase.student_steps = 4
-        config.evaluation.num_epochs = 20
+        config.evaluation.num_epochs = 10
+        config.evaluation.full_num_epochs = 5
         config.runtime.log_steps = 5
         config.runtime.checkpoint_steps = 5
     return config
