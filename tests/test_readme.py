@@ -92,11 +92,14 @@ def _as_for_a_user():
 
 
 def test_jax_example(finished_run):
-    """Breaks when a name in the example changes; below 0.5 the whitening would be wrong."""
+    """Breaks when a name in the example changes, or when it forgets to whiten the test images."""
     (code,) = [block for block in blocks("python") if "import jax" in block]
     names = {}
     with _as_for_a_user():
         exec(code, names)
+    test = sources.load_source("digits", "test")
+    pre = normalize.load("runs/digits_lt/preprocessing.npz")
+    np.testing.assert_array_equal(names["test_images"], normalize.apply(pre, test.images))
     assert names["accuracy"] > 0.5
 
 
