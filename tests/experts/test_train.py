@@ -154,7 +154,8 @@ def test_trajectory_is_the_start_and_every_epoch(stage):
     for epoch in range(RECIPE.num_epochs + 1):
         snapshot = jax.tree.map(lambda x, t=epoch: x[t], path)
         if epoch == 0:
-            chex.assert_trees_all_equal(snapshot, state.params)
+            # Compiled with the epochs and alone, the initialisation rounds differently.
+            chex.assert_trees_all_close(snapshot, state.params, rtol=1e-6, atol=1e-7)
         else:
             state, loss = run(jax.random.key(0), jnp.int32(epoch - 1), state, frozen, data)
             chex.assert_trees_all_close(snapshot, state.params, rtol=1e-4, atol=1e-6)
