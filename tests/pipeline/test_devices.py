@@ -14,6 +14,7 @@ def read_set(workdir):
         return {name: archive[name] for name in ("images", "label_logits", "step_size")}
 
 
+@pytest.mark.slow
 def test_pairs_and_experts_over_devices_equal_one_device(run, tmp_path, monkeypatch):
     """Breaks when a device gets another's expert, pair or key; 2 experts, 4 pairs, 8 devices."""
     assert jax.local_device_count() == 8
