@@ -113,6 +113,7 @@ def _library_forward(images, kernel, **shape):
 
 
 _FORWARD = {"lax": _library_forward, "patches": _patches_forward, "shifts": _shifts_forward}
+_IMAGES, _PIECES = 32, 8  # of one kernel gradient on a CPU: images at a time, sums at most
 _THIN = 8  # input channels up to which all patches together are narrower than one product is wide
 
 
@@ -143,10 +144,25 @@ def _kernel_gradient(images, cotangent, *, form, **shape):
     return _lax_kernel_gradient(images, cotangent, **shape)
 
 
-def _lax_kernel_gradient(images, cotangent, *, padding, **_):
-    """The cotangent as kernel, channels and batch exchanged.
+def _lax_kernel_gradient(images, cotangent, **shape):
+    """A convolution with channels and batch exchanged, the cotangent as its kernel.
 
-    Written with explicit transpositions: XLA:CPU has a fast program for the usual layout only.
+    XLA:CPU packs that kernel anew for every call and falls out of the cache with many images:
+    sums over some images at a time are up to 2.3 times as fast (docs/performance.md).
+    """
+    batch = images.shape[0]
+    pieces = min(_PIECES, -(-batch // _IMAGES)) if jax.default_backend() == "cpu" else 1
+    rows = -(-batch // pieces)
+    return sum(
+        _correlate(images[i : i + rows], cotangent[i : i + rows], **shape)
+        for i in range(0, batch, rows)
+    )
+
+
+def _correlate(images, cotangent, *, padding, **_):
+    """[kh, kw, C_in, C_out] of [B, H, W, C_in] and [B, H', W', C_out], in one convolution.
+
+    The transpositions are written out: XLA:CPU has a fast program for the usual layout only.
     """
     out = _lax_forward(
         images.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3), stride=1, padding=padding
