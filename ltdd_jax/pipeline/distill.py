@@ -95,7 +95,7 @@ class Distiller:
         )
         self._phases = make_phases(config, problem)
         num_pairs = config.distill.pairs_per_iteration
-        self._devices = mesh.make_mesh(mesh.largest_share(num_pairs))
+        self._devices = mesh.make_mesh(num_pairs, even=True)
         self._tx = make_optimizer(config)
         step = steps.make_distill_step(
             problem.network,
@@ -158,7 +158,7 @@ class Distiller:
         while done < self._total:
             count = min(self._block, self._total - done)
             pairs = reader.take(done, done + self._block)
-            active = jnp.arange(self._block) < count
+            active = np.arange(self._block) < count
             state, metrics = self._run_block(
                 state, mesh.place(pairs, self._devices, split=False), active
             )

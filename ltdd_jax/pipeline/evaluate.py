@@ -175,7 +175,7 @@ class _ArmRun:
         seeds = jnp.minimum(jnp.arange(width), num_seeds - 1)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(seeds)
         state = jax.jit(self._evaluator.init)(keys)
-        state, done = self._restore(state)
+        state, done = self._restore(state, seeds)
         keys, state = mesh.place((keys, state), self._devices, split=True)
         rates = evaluation.learning_rates(arm.step_size, arm.num_epochs)
         run_piece = jax.jit(self._run_piece)
@@ -199,9 +199,9 @@ class _ArmRun:
                 active = epochs < self._total
                 piece_rates = rates[np.minimum(epochs, self._total - 1)]
                 state, losses = run_piece(
-                    keys, jnp.asarray(epochs, jnp.int32), state, data, piece_rates, active
+                    keys, epochs.astype(np.int32), state, data, piece_rates, active
                 )
-                loss = float(np.asarray(losses)[:, active].mean())
+                loss = float(mesh.fetch(losses)[:, active].mean())
                 done += int(active.sum())
                 self._check(loss, state, done)
                 bar(int(active.sum()), loss=loss)
@@ -252,23 +252,26 @@ class _ArmRun:
         for begin in range(0, len(images), _TEST_BATCH):
             block = images[begin : begin + _TEST_BATCH]
             padding = np.repeat(block[-1:], _TEST_BATCH - len(block), axis=0)
-            parts.append(
-                np.asarray(predict(state, np.concatenate([block, padding])))[:, : len(block)]
-            )
+            found = mesh.fetch(predict(state, np.concatenate([block, padding])))
+            parts.append(found[:, : len(block)])
         return np.concatenate(parts, axis=1)
 
     def _save(self, writer, state, done):
+        """Without padding networks: their number depends on the devices."""
+        kept = jax.tree.map(lambda x: x[: self._config.evaluation.num_seeds], mesh.fetch(state))
+
         def prune():
             checkpoint.prune(
                 self._directory, keep=checkpoint.complete_steps(self._directory)[-_KEEP:]
             )
 
         path = checkpoint.step_path(self._directory, done)
-        writer.save(path, state, {"synthetic": self._trained_on}, then=prune)
+        writer.save(path, kept, {"synthetic": self._trained_on}, then=prune)
 
-    def _restore(self, state):
+    def _restore(self, state, seeds):
         """The newest state of this arm that can be trusted, else the given one, and its epoch."""
-        like = jax.eval_shape(lambda: state)
+        count = self._config.evaluation.num_seeds
+        like = jax.eval_shape(lambda: jax.tree.map(lambda x: x[:count], state))
         found = processes.first_then_rest(
             lambda: checkpoint.restore_newest(self._directory, like, self._workspace.warn)
         )
@@ -276,4 +279,4 @@ class _ArmRun:
             if found is not None and processes.is_first():
                 checkpoint.prune(self._directory, keep=())
             return state, 0
-        return jax.tree.map(jnp.asarray, found[0]), found[2]
+        return jax.tree.map(lambda x: jnp.asarray(x)[seeds], found[0]), found[2]

@@ -226,7 +226,10 @@ class _GroupTrainer:
         self.run_epoch = jax.jit(mesh.spread(epoch, axes, self.devices))
 
     def train(self, group: trajectory.Group, trajectories: Trajectories, writer, bar) -> None:
-        """Trains `group` from its last epoch on disk to the end, saving on the way."""
+        """Trains `group` from its last epoch on disk to the end, saving on the way.
+
+        The snapshot of an epoch leaves the devices while they compute the next.
+        """
         experts, done = group.experts, group.last_epoch
         # Every group has the same shape, and each device the same share of it.
         width = mesh.round_up(group.width, self.devices)
@@ -236,27 +239,39 @@ class _GroupTrainer:
         state, frozen = self.init(keys, self._sources(padded))
         segment = _Segment(self.config.runtime)
         if done < 0:
-            segment.snapshots[0] = self._to_host(state.params, len(experts))
+            segment.snapshots[0] = self._cut(mesh.fetch(state.params), len(experts))
             done = 0
         else:
             like = jax.eval_shape(lambda s: self._cut(s, len(experts)), state)
             saved = trajectories.read_state(experts, like)
             state = jax.tree.map(lambda x: jnp.asarray(_pad(x, width)), saved)
         keys, state, frozen = mesh.place((keys, state, frozen), self.devices, split=True)
+        running = None
         for epoch in range(done, self.expert.num_epochs):
-            state, loss = self.run_epoch(keys, jnp.int32(epoch), state, frozen, self.data)
-            segment.snapshots[epoch + 1] = self._to_host(state.params, len(experts))
-            segment.losses.append(np.asarray(loss)[: len(experts)])
-            self._check(experts, epoch, segment)
-            bar(len(experts), loss=float(segment.losses[-1].mean()))
+            state, loss = self.run_epoch(keys, np.int32(epoch), state, frozen, self.data)
+            leaving = mesh.start_fetch((state.params, loss))
+            if running is not None:
+                self._finish(group, segment, *running, bar)
+            running = epoch, leaving
             last = epoch + 1 == self.expert.num_epochs
-            if self.stop.agree(last, segment.is_due()):
-                cut = self._cut(state, len(experts))
+            if self.stop.agree(last, segment.is_due(len(segment.losses) + 1)):
+                self._finish(group, segment, *running, bar)
+                running = None
+                cut = self._cut(mesh.fetch(state), len(experts))
                 trajectories.append(writer, group, segment.snapshots, cut, segment.losses)
                 segment = _Segment(self.config.runtime)
             if self.stop.requested:
                 writer.wait()
                 self.stop.raise_if_requested()
+
+    def _finish(self, group, segment, epoch, leaving, bar):
+        """Waits for what an epoch has left, checks it and adds it to the segment."""
+        count = len(group.experts)
+        params, loss = self._cut(mesh.fetch(leaving), count)
+        segment.snapshots[epoch + 1] = params
+        segment.losses.append(loss)
+        self._check(group.experts, epoch, segment)
+        bar(count, loss=float(loss.mean()))
 
     def _sources(self, experts):
         """Final representation snapshots, stacked, for classifier experts; {} otherwise."""
@@ -286,9 +301,6 @@ class _GroupTrainer:
     def _cut(tree, count):
         return jax.tree.map(lambda x: x[:count], tree)
 
-    def _to_host(self, params, count):
-        return jax.tree.map(np.asarray, self._cut(params, count))
-
 
 class _Segment:
     """Epochs finished since the last save."""
@@ -299,8 +311,8 @@ class _Segment:
         self._epochs = runtime.checkpoint_epochs
         self._deadline = time.monotonic() + 60 * (runtime.checkpoint_minutes or float("inf"))
 
-    def is_due(self) -> bool:
-        return len(self.losses) >= self._epochs or time.monotonic() > self._deadline
+    def is_due(self, epochs: int) -> bool:
+        return epochs >= self._epochs or time.monotonic() > self._deadline
 
 
 def _pad(array, width):

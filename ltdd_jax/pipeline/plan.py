@@ -56,8 +56,9 @@ def peak_bytes(config: ConfigDict, problem: Problem) -> int:
     )
     height, width, _ = problem.image_shape
     batch = config.experts.representation.batch_size
-    lanes = mesh.choose_lanes(batch * height * width * config.net.width) or group
-    return max(min(lanes, group) * per_expert, distill_bytes(config, problem))
+    share = -(-group // mesh.make_mesh(group).size)  # of one device
+    lanes = mesh.choose_lanes(batch * height * width * config.net.width) or share
+    return max(min(lanes, share) * per_expert, distill_bytes(config, problem))
 
 
 def check_memory(config: ConfigDict, problem: Problem) -> None:

@@ -1,9 +1,11 @@
 """Devices: which there are, how much fits on them, and how networks are spread over them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import psutil
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -16,13 +18,38 @@ _BUSY_VALUES = 2**20  # a feature map of this size keeps a few CPU cores busy by
 _USABLE = 0.6  # of the free memory; the rest is for the data and the compiler's temporaries
 
 
-def make_mesh(num_networks: int) -> Mesh:
-    """The devices of this process in one axis, no more than there are networks to spread.
+def make_mesh(num_networks: int, *, even: bool = False) -> Mesh:
+    """Devices in one axis, no more than there are networks to spread.
 
-    Several processes compute the same and agree bit for bit; only one of them writes.
+    Several processes give the same number of devices each. Where there are fewer networks than
+    processes, or `even` cannot be had with all of them, every process computes the same on its
+    own devices.
+
+    Args:
+      num_networks: at least 1.
+      even: whether the number of devices must divide the number of networks; otherwise the
+        caller pads, see `round_up`.
     """
-    devices = jax.local_devices()[:num_networks]
+    own = jax.local_devices()
+    crew = [own]
+    if num_networks >= jax.process_count() > 1:
+        crew = [jax.local_devices(process_index=i) for i in range(jax.process_count())]
+    share = _share(num_networks, len(crew), len(own), even)
+    if share is None:
+        crew, share = [own], _share(num_networks, 1, len(own), even)
+    devices = [device for some in crew for device in some[:share]]
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def _share(num_networks, num_processes, num_local, even):
+    """Devices of each process: as many as there is work for; None if that cannot be even."""
+    shares = [
+        n
+        for n in range(1, num_local + 1)
+        if (n - 1) * num_processes < num_networks
+        and not (even and num_networks % (n * num_processes))
+    ]
+    return max(shares, default=None)
 
 
 def spread(function: Callable, in_axes: tuple[int | None, ...], mesh: Mesh) -> Callable:
@@ -44,20 +71,56 @@ def spread(function: Callable, in_axes: tuple[int | None, ...], mesh: Mesh) -> C
 
 
 def place(tree: Any, mesh: Mesh, *, split: bool) -> Any:
-    """Puts host arrays on the devices, split along their leading axis or whole on each."""
+    """Puts arrays on the devices, split along their leading axis or whole on each.
+
+    With several processes each of them must have the whole array and give the same.
+    """
     if mesh.size == 1:
         return jax.device_put(tree, mesh.devices.item())
-    return jax.device_put(tree, NamedSharding(mesh, P(AXIS) if split else P()))
+    sharding = NamedSharding(mesh, P(AXIS) if split else P())
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, sharding)
+
+    def share(array):
+        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+            bits = share(jax.random.key_data(array))
+            return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(array))
+        whole = np.asarray(array)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(share, tree)
+
+
+def start_fetch(tree: Any) -> Any:
+    """The same arrays, on their way to this process's memory while the devices compute on.
+
+    All processes must call it at the same point; `fetch` waits for the result.
+    """
+
+    leaves, structure = jax.tree.flatten(tree)
+    if any(not x.is_fully_addressable and not x.is_fully_replicated for x in leaves):
+        leaves = _replicate(leaves[0].sharding.mesh)(leaves)
+        if jax.default_backend() == "cpu":
+            # Gloo tells messages apart by their order: no second collective beside this one.
+            jax.block_until_ready(leaves)
+    for leaf in leaves:
+        leaf.copy_to_host_async()
+    return jax.tree.unflatten(structure, leaves)
+
+
+def fetch(tree: Any) -> Any:
+    """The arrays whole, as NumPy arrays, wherever their parts are; on every process."""
+    return jax.tree.map(np.asarray, start_fetch(tree))
+
+
+@functools.cache
+def _replicate(mesh):
+    return jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, P()))
 
 
 def round_up(count: int, mesh: Mesh) -> int:
     """The next multiple of the number of devices."""
     return -(-count // mesh.size) * mesh.size
-
-
-def largest_share(count: int) -> int:
-    """The most devices over which `count` networks can be spread evenly."""
-    return max(n for n in range(1, jax.local_device_count() + 1) if count % n == 0)
 
 
 def free_memory() -> int:
@@ -70,11 +133,11 @@ def free_memory() -> int:
 
 def choose_group_size(num_experts: int, expert_bytes: int) -> int:
     """How many experts to train at once: what fits, in groups of about equal size."""
+    # The devices of a CPU are parts of one machine, others have their own memory and units.
     on_cpu = jax.default_backend() == "cpu"
-    limit = _CPU_EXPERTS if on_cpu else _DEVICE_EXPERTS * jax.local_device_count()
-    fits = max(1, int(_USABLE * free_memory() / max(expert_bytes, 1)))
-    if not on_cpu:
-        fits *= jax.local_device_count()
+    places = jax.process_count() if on_cpu else jax.device_count()
+    limit = places * (_CPU_EXPERTS if on_cpu else _DEVICE_EXPERTS)
+    fits = places * max(1, int(_USABLE * free_memory() / max(expert_bytes, 1)))
     groups = -(-num_experts // min(limit, fits, num_experts))
     return -(-num_experts // groups)
 
@@ -96,6 +159,6 @@ def choose_iterations_per_call(log_steps: int) -> int:
 
 
 def describe_devices() -> str:
-    """'cpu x 1 (cpu)' or 'gpu x 8 (NVIDIA H100)'."""
-    device = jax.devices()[0]
-    return f"{device.platform} x {jax.device_count()} ({device.device_kind})"
+    """'1 x cpu', '8 x NVIDIA H100' or '8 x NVIDIA H100 in 2 processes'."""
+    where = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}{where}"

@@ -30,11 +30,25 @@ def test_pairs_and_experts_over_devices_equal_one_device(run, tmp_path, monkeypa
     assert sorted(set(used)) == [2, 4]  # experts and evaluation; pairs
 
     make_mesh = mesh.make_mesh
-    monkeypatch.setattr(mesh, "make_mesh", lambda count: make_mesh(1))
+    monkeypatch.setattr(mesh, "make_mesh", lambda count, **_: make_mesh(1))
     run(tmp_path / "one", stage="all", **fields)
     several, one = read_set(tmp_path / "pairs"), read_set(tmp_path / "one")
     for name, values in several.items():
         np.testing.assert_allclose(values, one[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [("8", "1"), ("1", "8")])
+def test_trajectories_of_other_devices_are_read(program, finished, tmp_path, before, after):
+    """Breaks when what is on disk depends on the devices that wrote it."""
+    workdir = tmp_path / "run"
+    program.run(workdir, "--stage=experts", JAX_NUM_CPU_DEVICES=before)
+    output = program.run(workdir, JAX_NUM_CPU_DEVICES=after)
+    assert "representation experts: 2 of 2 are there" in output
+    assert "classifier experts: 2 of 2 are there" in output
+    found, expected = read_set(workdir), read_set(finished)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
 
 
 def test_too_little_memory_is_refused_with_advice(run, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import time
 
+import numpy as np
 import pytest
 
 from tests.pipeline import runs
@@ -43,6 +44,37 @@ def test_two_processes_give_the_result_of_one_and_only_the_first_speaks(
     spoken = [line for line in output.splitlines() if not line.startswith("[Gloo]")]
     assert not [line for line in spoken if "experts" in line or "distil" in line], output
     runs.assert_same(tmp_path / "run", finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experts_by", [1, 2])
+def test_trajectories_of_one_are_read_by_two_and_the_other_way_round(
+    program, finished, tmp_path, experts_by
+):
+    """Breaks when what is on disk depends on the processes that wrote it."""
+    workdir = tmp_path / "run"
+    for number, stage in ((experts_by, "experts"), (3 - experts_by, "all")):
+        if number == 1:
+            program.run(workdir, f"--stage={stage}")
+            continue
+        with contextlib.ExitStack() as stack:
+            for process in start_two(stack, program, workdir, f"--stage={stage}"):
+                finish(process)
+    runs.assert_same(workdir, finished)
+
+
+@pytest.mark.slow
+def test_expert_pairs_are_divided_among_processes(program, tmp_path):
+    """Breaks when a process takes another's pair: four pairs, two of them on each process."""
+    fields = ["--config.distill.pairs_per_iteration=4", "--config.distill.num_iterations=3"]
+    program.run(tmp_path / "one", *fields)
+    with contextlib.ExitStack() as stack:
+        for process in start_two(stack, program, tmp_path / "two", *fields):
+            finish(process)
+    one, two = (runs.artefacts(tmp_path / name) for name in ("one", "two"))
+    for name in ("images", "label_logits", "step_size"):
+        a, b = (np.frombuffer(run[f"synthetic.{name}"][2], np.float32) for run in (one, two))
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
