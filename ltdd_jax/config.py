@@ -219,6 +219,9 @@ def _runtime_section() -> dict[str, Any]:
         "convolution": "auto",
         # Products: float32 | tf32 | bfloat16. The only field here that belongs to the identity.
         "precision": "float32",
+        # What the experts' training images are on the device: uint8 pixels, whitened where a batch
+        # is made (a quarter of the memory) | float32 network input | auto: uint8 on accelerators.
+        "image_storage": "auto",
         # Outer iterations in one compiled call; 0 chooses one on a CPU, several elsewhere.
         "iterations_per_call": 0,
         # Outer iterations between log lines.

@@ -146,6 +146,7 @@ _RULES: dict[str, Any] = {
     "runtime": {
         "expert_group_size": _at_least(0),
         "convolution": _one_of(*CONVOLUTIONS),
+        "image_storage": _one_of("auto", "uint8", "float32"),
         "precision": _one_of("float32", "tf32", "bfloat16"),
         "iterations_per_call": _at_least(0),
         "log_steps": _at_least(1),

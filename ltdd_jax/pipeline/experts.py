@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from ltdd_jax import config as configs
 from ltdd_jax import training
+from ltdd_jax.data import normalize
 from ltdd_jax.experts import train as expert_training
 from ltdd_jax.experts import trajectory
 from ltdd_jax.experts.trajectory import Trajectories
@@ -216,7 +217,7 @@ class _GroupTrainer:
                 max_norm_threshold=section.max_norm_threshold,
             )
         self.devices = mesh.make_mesh(self.width)
-        data = (problem.train_images, problem.train.labels)
+        data = (_training_images(config, problem), problem.train.labels)
         self.data = mesh.place(data, self.devices, split=False)
         self.init = jax.jit(jax.vmap(self.expert.init))
         height, width, _ = problem.image_shape
@@ -300,6 +301,16 @@ class _GroupTrainer:
     @staticmethod
     def _cut(tree, count):
         return jax.tree.map(lambda x: x[:count], tree)
+
+
+def _training_images(config, problem):
+    """The training images in the form in which they lie on the device."""
+    storage = config.runtime.image_storage
+    if storage == "auto":
+        storage = "float32" if jax.default_backend() == "cpu" else "uint8"
+    if storage == "float32":
+        return problem.train_images
+    return normalize.StoredImages(problem.train.images, problem.preprocessing)
 
 
 class _Segment:

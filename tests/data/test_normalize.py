@@ -58,6 +58,22 @@ def test_golden_zca_apply_and_invert():
     assert np.mean(difference != 0) < 1e-3
 
 
+@pytest.mark.parametrize("whiten", [True, False])
+def test_stored_pixels_become_the_same_input_where_rows_are_taken(whiten):
+    """Breaks when a constant is left out, or when whitening is not of full precision."""
+    images = _random_images()
+    pre = normalize.fit(images, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), whiten=whiten)
+    expected = normalize.apply(pre, images)
+    stored = jax.device_put(normalize.StoredImages(images, pre))
+    assert stored.pixels.dtype == np.uint8
+    rows = np.array([[3, 0], [59, 3]])
+    found = jax.jit(lambda s, r: s[r])(stored, rows[0])
+    assert found.dtype == np.float32
+    assert relative_error(found, expected[rows[0]]) < 1e-6
+    per_network = jax.vmap(lambda s, r: s[r], in_axes=(None, 0))(stored, rows)
+    assert relative_error(per_network, expected[rows]) < 1e-6
+
+
 @pytest.mark.golden
 def test_golden_mismatched_test_images():
     """Normalised test images whitened by the transform of un-normalised training images (D3)."""

@@ -63,6 +63,15 @@ def test_metrics_have_a_line_per_epoch_and_logged_iteration(finished):
     assert all(line["loss_min"] <= line["loss"] <= line["loss_max"] for line in lines[:8])
 
 
+def test_experts_on_stored_pixels_equal_those_on_network_input(finished, run, tmp_path):
+    """Breaks when pixels are not whitened on the device, or not as elsewhere."""
+    run(tmp_path / "run", stage="experts", runtime__image_storage="uint8")
+    expected = runs.snapshots(finished / "experts")
+    for name, (dtype, _, values) in runs.snapshots(tmp_path / "run" / "experts").items():
+        a, b = (np.frombuffer(x, dtype) for x in (values, expected[name][2]))
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_stage_by_stage_equals_all_at_once(finished, run, tmp_path):
     for stage in runs.STAGES:
         run(tmp_path / "run", stage)
