@@ -121,8 +121,8 @@ def _experts_section() -> dict[str, Any]:
             "weight_decay": 0.0,  # paper: 0
             # Consecutive images of one class in the class-balanced order (paper: 4).
             "group_images": 4,
-            # Project the rows of the classifier onto a norm ball after each step. The paper asks
-            # for it, the released program never runs it.
+            # Project the classifier's class vectors into a norm ball after each epoch. The paper
+            # asks for it, the released program never runs it.
             "max_norm": False,
             # Ball radius within [smallest, largest] row norm at the start, 0 to 1 (paper: 0.1).
             "max_norm_threshold": 0.1,

@@ -114,7 +114,8 @@ def make_evaluator(
 
     axes = (0, None, 0, 0 if data_per_network else None, None)
     return Evaluator(
-        init=jax.vmap(init),
+        # In turn: random numbers for many at once take the compiler twice as long.
+        init=training.vectorize(init, (0,), 1),
         run_epochs=spread(training.vectorize(run_epochs, axes, lanes), axes),
         predict=spread(jax.vmap(predict, in_axes=(0, None)), (0, None)),
     )

@@ -219,7 +219,8 @@ class _GroupTrainer:
         self.devices = mesh.make_mesh(self.width)
         data = (_training_images(config, problem), problem.train.labels)
         self.data = mesh.place(data, self.devices, split=False)
-        self.init = jax.jit(jax.vmap(self.expert.init))
+        # In turn: random numbers for many at once take the compiler twice as long.
+        self.init = jax.jit(training.vectorize(self.expert.init, (0, 0), 1))
         height, width, _ = problem.image_shape
         lanes = mesh.choose_lanes(section.batch_size * height * width * config.net.width)
         axes = (0, None, 0, 0, None)

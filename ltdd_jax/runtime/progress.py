@@ -54,18 +54,20 @@ def progress(
 
 
 def _make_line_writer(total: int, initial: int, desc: str, unit: str, stream: TextIO) -> Advance:
-    start = time.monotonic()
-    done, last_line, shown = initial, start, {}
+    start = last_line = time.monotonic()
+    done, begin, shown = initial, initial, {}
 
     def advance(num_units: int = 1, **values: Any) -> None:
-        nonlocal done, last_line
+        nonlocal done, last_line, start, begin
         done += num_units
         shown.update(values)
         now = time.monotonic()
+        rate = (done - begin) / max(now - start, 1e-9)
+        if begin == initial:  # the first call waited for the compiler; it does not count later
+            start, begin = now, done
         if now - last_line < _LINE_SECONDS and done < total:
             return
         last_line = now
-        rate = (done - initial) / max(now - start, 1e-9)
         left = tqdm.tqdm.format_interval((total - done) / rate) if rate else "?"
         parts = [f"{done}/{total} {unit}", _show_rate(rate, unit), f"{left} left"]
         if shown:

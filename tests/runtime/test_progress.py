@@ -42,6 +42,17 @@ def test_rate_leaves_out_what_was_done_before(clock):
     assert stream.getvalue() == "experts: 6/10 epoch, 10.00 s/epoch, 00:40 left\n"
 
 
+def test_rate_leaves_out_the_first_call_once_there_is_another(clock):
+    """Breaks when the time of the compiler is taken for that of a step."""
+    stream = io.StringIO()
+    with progress(100, desc="distill", unit="step", stream=stream) as advance:
+        clock[0] += 60
+        advance()
+        clock[0] += 10
+        advance(10)
+    assert stream.getvalue().splitlines()[1] == "distill: 11/100 step, 1.00 step/s, 01:29 left"
+
+
 def test_terminal_shows_a_bar_with_values():
     stream = Terminal()
     with progress(2, desc="distill", stream=stream) as advance:
