@@ -51,6 +51,20 @@ def test_trajectories_of_other_devices_are_read(program, finished, tmp_path, bef
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
 
 
+def test_an_epoch_is_fetched_while_the_next_runs(run, tmp_path, monkeypatch):
+    """Breaks when the devices wait for the host between two epochs that are not saved."""
+    order = []
+    start, fetch = mesh.start_fetch, mesh.fetch
+    monkeypatch.setattr(mesh, "start_fetch", lambda tree: order.append("start") or start(tree))
+    monkeypatch.setattr(mesh, "fetch", lambda tree: order.append("fetch") or fetch(tree))
+    fields = {"runtime__checkpoint_epochs": 10, "runtime__checkpoint_minutes": 0.0}
+    run(tmp_path / "run", stage="experts", experts__classifier__num_epochs=1, **fields)
+    # `fetch` starts the copy itself, if nobody has: the snapshot of the start, a state to save.
+    whole = ["fetch", "start"]
+    later = ["start", *whole] * 3
+    assert order[:17] == [*whole, "start", "start", *whole, *later, *whole]
+
+
 def test_too_little_memory_is_refused_with_advice(run, tmp_path, monkeypatch):
     monkeypatch.setattr(mesh, "free_memory", lambda: 1000)
     monkeypatch.setattr(
