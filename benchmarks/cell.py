@@ -16,6 +16,7 @@ on what the pictures show.
 import argparse
 import importlib.util
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -154,7 +155,7 @@ def steady_seconds(moments: list[tuple[float, int]]) -> tuple[float, float, floa
             calls.append((now, done))
     if len(calls) < 3:
         raise RuntimeError(f"only {len(calls)} calls were seen; the slice is too short")
-    pieces = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in zip(calls[:-1], calls[1:], strict=True)]
+    pieces = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in itertools.pairwise(calls)]
     mean = (calls[-1][0] - calls[0][0]) / (calls[-1][1] - calls[0][1])
     return mean, min(pieces), max(pieces)
 
