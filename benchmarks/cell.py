@@ -208,9 +208,10 @@ def main():
     parser.add_argument("--small", action="store_true", help="try the script; not the cell")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    fields = slice_settings(args.small, args.experts, args.iterations) | {
+    fields = {
         "runtime.precision": args.precision,
         "runtime.convolution": args.form,
+        **slice_settings(args.small, args.experts, args.iterations),
     }
     with tempfile.TemporaryDirectory() as folder:
         data = str(pathlib.Path(args.data).resolve()) if args.data else f"{folder}/noise.tar"
@@ -222,7 +223,7 @@ def main():
     result = {
         "benchmark": "cell",
         "precision": args.precision,
-        "form": args.form,
+        "form": fields["runtime.convolution"],
         "pictures": "given" if args.data else "noise",
         "training_images": images,
         "settings": fields,

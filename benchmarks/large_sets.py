@@ -5,7 +5,8 @@
 The distillation step of the pipeline with the published settings of CIFAR-100-LT (40 + 20 student
 steps, 1000 images per step, exact gradient), compiled for sets of different size: the temporaries
 of the compiled program may grow with the set by some copies of it and by nothing else. It is
-compiled once more with `--steps` student steps per phase to be run; `--steps 0` leaves that out.
+compiled once more with `--steps` student steps per phase to be run. `--steps 0` leaves that out;
+a loop of 1 would be taken apart by the compiler and need other memory.
 """
 
 import argparse
@@ -155,7 +156,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--batch", type=int, default=1000, help="synthetic images per step")
-    parser.add_argument("--steps", type=int, default=2, help="per phase, of what is run")
+    parser.add_argument("--steps", type=int, default=2, help="per phase, of what is run; not 1")
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--precision", default="float32", choices=timing.PRECISIONS)
     parser.add_argument("--json", action="store_true")
