@@ -36,7 +36,7 @@ def render(records: dict[str, dict]) -> str:
     failed = {name: record["failed"] for name, record in records.items() if "failed" in record}
     if failed:
         lines += ["", "## Failed", ""]
-        lines += [f"- `{name}`: {' '.join(why.split())[:300]}" for name, why in failed.items()]
+        lines += [f"- `{name}`: {' '.join(why.split())[-300:]}" for name, why in failed.items()]
     return "\n".join(lines) + "\n"
 
 
