@@ -127,7 +127,7 @@ def main():
         "compile_seconds": compile_seconds,
         "temp_bytes": compiled.memory_analysis().temp_size_in_bytes,
         "flops": flops,
-        "peak_fraction": flops / ours / timing.measure_peak(),
+        "peak_fraction": flops / ours / timing.measure_peak(dtype),
         "repeats": args.repeats,
         **timing.describe_machine(),
     }

@@ -83,12 +83,13 @@ def main():
     timing.report(
         {
             **case,
+            "precision": args.precision,
             "seeds": args.seeds,
             "seconds": together,
             "one_by_one_seconds": apart,
             "speedup": apart / together,
             "flops": flops,
-            "peak_fraction": flops / together / timing.measure_peak(),
+            "peak_fraction": flops / together / timing.measure_peak(dtype),
             "repeats": args.repeats,
             **timing.describe_machine(),
         },

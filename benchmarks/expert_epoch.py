@@ -96,7 +96,7 @@ def main():
         "seconds_per_expert_epoch": per_expert,
         "cost_against_one": {size: per_expert[size] / per_expert[sizes[0]] for size in sizes},
         "flops": flops,
-        "peak_fraction": flops / min(per_expert.values()) / timing.measure_peak(),
+        "peak_fraction": flops / min(per_expert.values()) / timing.measure_peak(dtype),
         "repeats": args.repeats,
         **timing.describe_machine(),
     }

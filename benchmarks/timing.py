@@ -1,5 +1,11 @@
-"""Shared by the benchmarks: alternating repeats, the machine's peak, one JSON line."""
+"""Shared by the benchmarks: alternating repeats, the machine's peak, one JSON line.
 
+    python benchmarks/timing.py --precision bfloat16 --json
+
+measures the peak alone.
+"""
+
+import argparse
 import json
 import os
 import platform
@@ -36,9 +42,16 @@ def time_alternating(
     return seconds
 
 
-def measure_peak(size: int = 2048, repeats: int = 5) -> float:
-    """FLOP/s of a float32 matrix product of `size`, the yardstick of `peak_fraction`."""
-    a = jnp.ones((size, size), jnp.float32)
+def measure_peak(dtype: str = "float32", size: int = 0, repeats: int = 5) -> float:
+    """FLOP/s of a matrix product, the yardstick of `peak_fraction`; the best of `repeats`.
+
+    Args:
+      dtype: of both factors; of float32 the precision is the one that was set.
+      size: of the square factors; 0 is 2048 on a CPU and 8192 elsewhere.
+      repeats: measurements.
+    """
+    size = size or (2048 if jax.default_backend() == "cpu" else 8192)
+    a = jnp.ones((size, size), dtype)
     product = jax.jit(lambda a: a @ a)
     times = time_alternating({"": lambda: product(a).block_until_ready()}, repeats=repeats)[""]
     return 2 * size**3 / min(times)
@@ -85,3 +98,19 @@ def report(result: Mapping, *, as_json: bool) -> None:
         return
     for name, value in result.items():
         print(f"{name:>20}: {value}")
+
+
+def main():
+    """Measures the peak."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
+    parser.add_argument("--size", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    peak = measure_peak(set_precision(args.precision), args.size)
+    result = {"benchmark": "peak", "precision": args.precision, "gflops": peak / 1e9}
+    report(result | describe_machine(), as_json=args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -386,3 +386,35 @@ def test_pairs_of_one_iteration_draw_different_rows_and_augmentation():
     one, _ = jax.jit(single)(init(), _pairs())
     done, _ = jax.jit(made)(init(), _stack([_pairs()] * 2))
     assert np.abs(done.synthetic.images - one.synthetic.images).max() > 1e-3
+
+
+def test_temporaries_grow_by_copies_of_the_set_alone():
+    """Fixed minibatch, eight times the images; breaks when every student step keeps something for
+    all images of the set, or computes with all of them. Two to three copies are needed.
+    """
+    size = dict(image_shape=(8, 8, 3), num_classes=NUM_CLASSES)
+    network = nets.build("convnet", width=8, depth=1, **size)
+    tx = state.make_outer_optimizer(**RATES)
+    phases = _phases(num_steps=6, batch_size=4)
+    made = step.make_distill_step(network, phases, tx, _jitter)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    pairs = tuple(
+        step.ExpertPair(start=params, target=matching.select_part(params, phase.matched))
+        for phase in phases
+    )
+
+    def count_bytes(num_images):
+        images = jax.ShapeDtypeStruct((num_images, *size["image_shape"]), jnp.float32)
+        synthetic = SyntheticSet(
+            images=images,
+            label_logits=jax.ShapeDtypeStruct((num_images, NUM_CLASSES), jnp.float32),
+            step_size=jax.ShapeDtypeStruct((), jnp.float32),
+        )
+        start = jax.eval_shape(
+            functools.partial(state.init_state, tx=tx), jax.random.key(0), synthetic
+        )
+        compiled = jax.jit(made, donate_argnums=0).lower(start, pairs).compile()
+        return compiled.memory_analysis().temp_size_in_bytes, images.size * 4
+
+    (few, few_images), (many, many_images) = count_bytes(100), count_bytes(800)
+    assert many - few < 4 * (many_images - few_images), (few, many)

@@ -1,0 +1,242 @@
+"""A timed slice of the CIFAR-10-LT IF 100, IPC 10 cell, projected to the whole of it.
+
+    python benchmarks/cell.py --precision float32 [--data PICTURES.tar] [--small] [--json]
+
+Runs the program itself (`python -m ltdd_jax.main`) with one group of experts, few epochs and few
+iterations, reads the progress bars as they move and takes from each stage the time per unit after
+its first call, which compiles. What the slice took beyond that (start, reading, whitening,
+compilation, saving, testing) is counted once, as it is. Trajectories of the whole cell are written
+beside the computing of the next epochs; waiting for a slow disk is not foreseen.
+
+`--data` is a directory or .tar of pictures that are long-tailed already (train/<class>/... and
+test/<class>/...). Without it noise with the class counts of the cell is made: rates do not depend
+on what the pictures show.
+"""
+
+import argparse
+import importlib.util
+import io
+import itertools
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import termios
+import time
+
+import numpy as np
+import timing
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs" / "cifar10_lt.py"
+VARIANT = "if100_ipc10,exact"
+TRAIN_IMAGES = 12406
+LIMIT_MINUTES = 30.0
+COMPARISONS = ("evaluate random_real", "evaluate full_real")  # not needed for the distilled set
+
+_BAR = re.compile(r"([a-z_ ]+): +\d+%\|[^|]*\| (\d+)/(\d+) \[")
+_IMAGES = re.compile(r"(\d+) training images")
+
+
+def slice_settings(small: bool, experts: int, iterations: int) -> dict[str, object]:
+    """Fields of the config that make the slice short; the rest is the cell's."""
+    fields = {
+        "experts.num_experts": experts,
+        "experts.representation.num_epochs": 5,
+        "experts.classifier.num_epochs": 3,
+        "distill.num_iterations": iterations,
+        "distill.representation.current_start_epoch": 2,
+        "distill.representation.max_start_epoch": 4,
+        "evaluation.num_epochs": 399,
+        "evaluation.full_num_epochs": 5,
+        "runtime.compilation_cache": "off",
+    }
+    if small:
+        fields |= {
+            "net.width": 8,
+            "experts.num_experts": 2,
+            "distill.num_iterations": 6,
+            "distill.representation.student_steps": 4,
+            "distill.classifier.student_steps": 4,
+            "evaluation.num_epochs": 39,
+            "evaluation.full_num_epochs": 3,
+        }
+    return fields
+
+
+def make_noise(path: pathlib.Path, largest: int, num_test: int) -> None:
+    """Writes a .tar of 32x32 noise: 10 classes, the first `largest`, falling to a hundredth."""
+    generator = np.random.default_rng(0)
+    counts = {
+        "train": [int(largest * 0.01 ** (k / 9)) for k in range(10)],
+        "test": [num_test // 10] * 10,
+    }
+    with tarfile.open(path, "w") as archive:
+        for split, of_split in counts.items():
+            for label, count in enumerate(of_split):
+                for number in range(count):
+                    buffer = io.BytesIO()
+                    pixels = generator.integers(0, 256, (32, 32, 3), np.uint8)
+                    Image.fromarray(pixels).save(buffer, format="BMP")
+                    member = tarfile.TarInfo(f"{split}/class{label}/{number:04d}.bmp")
+                    member.size = buffer.tell()
+                    buffer.seek(0)
+                    archive.addfile(member, buffer)
+
+
+def run_program(workdir: pathlib.Path, data: str, fields: dict[str, object]):
+    """Runs the program with a terminal of its own for the progress bars.
+
+    Returns:
+      Moments: stage -> [(seconds since the start, units done)]; stage -> units of the slice; the
+      wall time in seconds; what was printed.
+
+    Raises:
+      RuntimeError: the program failed; carries the end of its messages.
+    """
+    flags = {"data.source": "folder", "data.path": data, "data.subset": "as_is", **fields}
+    command = [
+        *(sys.executable, "-m", "ltdd_jax.main", f"--config={CONFIG}:{VARIANT}"),
+        *(f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in flags.items())),
+    ]
+    # Every movement of a bar is shown at once.
+    environment = os.environ | {"TQDM_MININTERVAL": "0", "TQDM_MINITERS": "1"}
+    terminal, program_side = os.openpty()
+    termios.tcsetwinsize(program_side, (50, 200))
+    moments, units, errors = {}, {}, ""
+    with tempfile.TemporaryFile("w+") as printed:
+        start = time.monotonic()
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=printed, stderr=program_side
+        )
+        os.close(program_side)
+        unread = ""
+        while chunk := _read(terminal):
+            now = time.monotonic() - start
+            errors = (errors + chunk)[-4000:]
+            unread += chunk
+            end = 0
+            for found in _BAR.finditer(unread):
+                stage, done, end = found[1].strip(), int(found[2]), found.end()
+                units[stage] = int(found[3])
+                moments.setdefault(stage, []).append((now, done))
+            unread = unread[end:]
+        os.close(terminal)
+        code = process.wait()
+        wall = time.monotonic() - start
+        printed.seek(0)
+        text = printed.read()
+    if code:
+        raise RuntimeError(f"the program ended with code {code}: {errors.strip()[-600:]}")
+    return moments, units, wall, text
+
+
+def _read(terminal: int) -> str:
+    """What came from the terminal; "" at its end."""
+    try:
+        return os.read(terminal, 65536).decode(errors="replace")
+    except OSError:  # the other side is closed
+        return ""
+
+
+def steady_seconds(moments: list[tuple[float, int]]) -> tuple[float, float, float]:
+    """Seconds per unit after the first call (mean), and the smallest and largest of single calls.
+
+    Raises:
+      RuntimeError: fewer than two calls after the first.
+    """
+    calls = []  # first moment at which each number of units was reached
+    for now, done in moments:
+        if done > 0 and (not calls or done > calls[-1][1]):
+            calls.append((now, done))
+    if len(calls) < 3:
+        raise RuntimeError(f"only {len(calls)} calls were seen; the slice is too short")
+    pieces = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in itertools.pairwise(calls)]
+    mean = (calls[-1][0] - calls[0][0]) / (calls[-1][1] - calls[0][1])
+    return mean, min(pieces), max(pieces)
+
+
+def cell_units() -> dict[str, int]:
+    """Stage -> units of the whole cell, as its progress bar counts them."""
+    config = load_config()
+    experts, evaluation = config.experts, config.evaluation
+    return {
+        "representation experts": experts.num_experts * experts.representation.num_epochs,
+        "classifier experts": experts.num_experts * experts.classifier.num_epochs,
+        "distill": config.distill.num_iterations,
+        "evaluate distilled": evaluation.num_epochs + 1,
+        "evaluate random_real": evaluation.num_epochs + 1,
+        "evaluate full_real": (evaluation.full_num_epochs or evaluation.num_epochs) + 1,
+    }
+
+
+def load_config():
+    """The config of the cell."""
+    spec = importlib.util.spec_from_file_location(CONFIG.stem, CONFIG)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(VARIANT)
+
+
+def project(rates: dict[str, float], units: dict[str, int], wall: float) -> dict:
+    """Minutes of the whole cell by stage, from seconds per unit and units of the slice."""
+    once = max(0.0, wall - sum(rates[stage] * units[stage] for stage in rates))
+    minutes = {stage: rates[stage] * count / 60 for stage, count in cell_units().items()}
+    minutes["start, compilation, saving, testing"] = once / 60
+    total = sum(minutes.values())
+    without = total - sum(minutes[stage] for stage in COMPARISONS)
+    return {
+        "minutes": minutes,
+        "total_minutes": total,
+        "minutes_without_comparisons": without,
+        "under_30_minutes": total < LIMIT_MINUTES,
+        "under_30_minutes_without_comparisons": without < LIMIT_MINUTES,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--precision", default="float32", choices=timing.PRECISIONS)
+    parser.add_argument("--form", default="auto")
+    parser.add_argument("--data", default="", help="long-tailed pictures; noise if not given")
+    parser.add_argument("--experts", type=int, default=25, help="trained together")
+    parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--small", action="store_true", help="try the script; not the cell")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    fields = {
+        "runtime.precision": args.precision,
+        "runtime.convolution": args.form,
+        **slice_settings(args.small, args.experts, args.iterations),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        data = str(pathlib.Path(args.data).resolve()) if args.data else f"{folder}/noise.tar"
+        if not args.data:
+            make_noise(pathlib.Path(data), *((300, 500) if args.small else (5000, 10_000)))
+        moments, units, wall, text = run_program(pathlib.Path(folder) / "run", data, fields)
+    steady = {stage: steady_seconds(moments.get(stage, [])) for stage in cell_units()}
+    images = int(_IMAGES.search(text)[1])
+    result = {
+        "benchmark": "cell",
+        "precision": args.precision,
+        "form": fields["runtime.convolution"],
+        "pictures": "given" if args.data else "noise",
+        "training_images": images,
+        "settings": fields,
+        "is_the_cell": not args.small and images == TRAIN_IMAGES,
+        "slice_seconds": wall,
+        "seconds_per_unit": {stage: values[0] for stage, values in steady.items()},
+        "seconds_per_unit_range": {stage: values[1:] for stage, values in steady.items()},
+        "units": cell_units(),
+        **project({stage: values[0] for stage, values in steady.items()}, units, wall),
+        **timing.describe_machine(),
+    }
+    timing.report(result, as_json=args.json)
+
+
+if __name__ == "__main__":
+    main()
