@@ -17,7 +17,7 @@ import timing
 from ltdd_jax.nets.convolution import FORMS, conv2d
 
 MAPS = ("forward", "input_gradient", "kernel_gradient")
-_LOOP_SECONDS = 0.05  # of one measurement, about; never less than one application
+_LOOP_SECONDS, _LEAST_COUNT = 0.05, 4  # of one measurement of the fastest form, about
 
 
 def list_layers(width: int) -> dict[str, tuple[int, int]]:
@@ -74,14 +74,14 @@ def measure_layer(side, inputs, *, width, num_images, dtype, repeats):
         single = timing.time_alternating(
             {form: functools.partial(loop, 1) for form, loop in loops.items()}, repeats=2
         )
-        counts = {form: max(1, int(_LOOP_SECONDS / min(single[form]))) for form in FORMS}
+        # Several for all forms alike: a call takes new memory for its result, whose first use costs.
+        count = max(_LEAST_COUNT, int(_LOOP_SECONDS / min(map(min, single.values()))))
         seconds = timing.time_alternating(
-            {form: functools.partial(loop, counts[form]) for form, loop in loops.items()},
+            {form: functools.partial(loop, count) for form, loop in loops.items()},
             repeats=repeats,
         )
         for form in FORMS:
-            one = timing.median(seconds[form]) / counts[form]
-            found[form][name] = flops / one / 1e9
+            found[form][name] = flops * count / timing.median(seconds[form]) / 1e9
     return found
 
 

@@ -105,9 +105,28 @@ def _patches_kernel_gradient(images, cotangent, *, kernel_shape, **shape):
     return flat.reshape(*kernel_shape, images.shape[-1], cotangent.shape[-1])
 
 
+def _patches_input_gradient(cotangent, kernel, *, image_shape, padding, **_):
+    """One product gives the patches' gradients, which add up where patches overlap; stride 1."""
+    kh, kw, channels, _ = kernel.shape
+    patches = cotangent @ kernel.reshape(kh * kw * channels, -1).T
+    slack = [(i, size - 1 - i) for size in (kh, kw) for i in range(size)]
+    down, across = slack[:kh], slack[kh:]
+    shifted = [
+        jnp.pad(part, ((0, 0), down[n // kw], across[n % kw], (0, 0)))
+        for n, part in enumerate(jnp.split(patches, kh * kw, axis=-1))
+    ]
+    height, width = image_shape
+    return sum(shifted)[:, padding : padding + height, padding : padding + width]
+
+
+def _uses_patches(form):
+    """Whether few input channels are computed with patches in this form."""
+    return form == "patches" or (form == "lax" and jax.default_backend() == "cpu")
+
+
 def _library_forward(images, kernel, **shape):
     """XLA's convolution; on a CPU one product where the patches are narrow enough."""
-    if images.shape[-1] <= _THIN and jax.default_backend() == "cpu":
+    if images.shape[-1] <= _THIN and _uses_patches("lax"):
         return _patches_forward(images, kernel, **shape)
     return _lax_forward(images, kernel, **shape)
 
@@ -124,6 +143,8 @@ def _forward(images, kernel, *, form, **shape):
 def _input_gradient(cotangent, kernel, *, form, image_shape, **shape):
     """Transpose of the forward map in the images: a convolution with the turned kernel."""
     kh, kw = shape["kernel_shape"]
+    if kernel.shape[2] <= _THIN and shape["stride"] == 1 and _uses_patches(form):
+        return _patches_input_gradient(cotangent, kernel, image_shape=image_shape, **shape)
     if shape["stride"] == 1 and kh == kw and kh > shape["padding"]:
         turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
         shape |= {"padding": kh - 1 - shape["padding"]}
