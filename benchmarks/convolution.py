@@ -74,7 +74,7 @@ def measure_layer(side, inputs, *, width, num_images, dtype, repeats):
         single = timing.time_alternating(
             {form: functools.partial(loop, 1) for form, loop in loops.items()}, repeats=2
         )
-        # Several for all forms alike: a call takes new memory for its result, whose first use costs.
+        # As many for all forms: a call takes new memory for its result, whose first use costs.
         count = max(_LEAST_COUNT, int(_LOOP_SECONDS / min(map(min, single.values()))))
         seconds = timing.time_alternating(
             {form: functools.partial(loop, count) for form, loop in loops.items()},

@@ -58,7 +58,6 @@ def get_config(argument: str = "") -> ConfigDict:
             phase.student_steps = 4
         config.evaluation.num_epochs = 10
         config.evaluation.full_num_epochs = 5
-        config.runtime.convolution = "patches"  # compiles faster at this size
         config.runtime.log_steps = 5
         config.runtime.checkpoint_steps = 5
     return config
