@@ -1,4 +1,4 @@
-"""Handwritten digits made long-tailed: the whole method in two minutes on a laptop.
+"""Handwritten digits made long-tailed: the whole method in a minute or two on a laptop.
 
 The data come with scikit-learn (8x8 pixels, 10 classes), so nothing is downloaded. Method: Zhao et
 al., "Distilling Long-tailed Datasets", CVPR 2025, https://arxiv.org/abs/2408.14506, with the exact
