@@ -34,7 +34,7 @@ def make_mesh(num_networks: int, *, even: bool = False) -> Mesh:
     crew = [own]
     if num_networks >= jax.process_count() > 1:
         crew = [jax.local_devices(process_index=i) for i in range(jax.process_count())]
-    share = _share(num_networks, len(crew), len(own), even)
+    share = _share(num_networks, len(crew), min(map(len, crew)), even)
     if share is None:
         crew, share = [own], _share(num_networks, 1, len(own), even)
     devices = [device for some in crew for device in some[:share]]
@@ -96,7 +96,6 @@ def start_fetch(tree: Any) -> Any:
 
     All processes must call it at the same point; `fetch` waits for the result.
     """
-
     leaves, structure = jax.tree.flatten(tree)
     if any(not x.is_fully_addressable and not x.is_fully_replicated for x in leaves):
         leaves = _replicate(leaves[0].sharding.mesh)(leaves)
