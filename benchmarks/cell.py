@@ -14,7 +14,6 @@ on what the pictures show.
 """
 
 import argparse
-import importlib.util
 import io
 import itertools
 import os
@@ -27,12 +26,13 @@ import tempfile
 import termios
 import time
 
+import cases
 import numpy as np
 import timing
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "configs" / "cifar10_lt.py"
+CONFIG = "cifar10_lt"
 VARIANT = "if100_ipc10,exact"
 TRAIN_IMAGES = 12406
 LIMIT_MINUTES = 30.0
@@ -100,7 +100,7 @@ def run_program(workdir: pathlib.Path, data: str, fields: dict[str, object]):
     """
     flags = {"data.source": "folder", "data.path": data, "data.subset": "as_is", **fields}
     command = [
-        *(sys.executable, "-m", "ltdd_jax.main", f"--config={CONFIG}:{VARIANT}"),
+        *(sys.executable, "-m", "ltdd_jax.main", f"--config={cases.CONFIGS / CONFIG}.py:{VARIANT}"),
         *(f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in flags.items())),
     ]
     # Every movement of a bar is shown at once.
@@ -162,7 +162,7 @@ def steady_seconds(moments: list[tuple[float, int]]) -> tuple[float, float, floa
 
 def cell_units() -> dict[str, int]:
     """Stage -> units of the whole cell, as its progress bar counts them."""
-    config = load_config()
+    config = cases.load_config(CONFIG, VARIANT)
     experts, evaluation = config.experts, config.evaluation
     return {
         "representation experts": experts.num_experts * experts.representation.num_epochs,
@@ -172,14 +172,6 @@ def cell_units() -> dict[str, int]:
         "evaluate random_real": evaluation.num_epochs + 1,
         "evaluate full_real": (evaluation.full_num_epochs or evaluation.num_epochs) + 1,
     }
-
-
-def load_config():
-    """The config of the cell."""
-    spec = importlib.util.spec_from_file_location(CONFIG.stem, CONFIG)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(VARIANT)
 
 
 def project(rates: dict[str, float], units: dict[str, int], wall: float) -> dict:

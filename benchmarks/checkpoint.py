@@ -9,7 +9,6 @@ iterations and without any but the last, and compares the time per iteration fro
 
 import argparse
 import contextlib
-import importlib.util
 import io
 import itertools
 import json
@@ -20,20 +19,16 @@ import statistics
 import tempfile
 import time
 
+import cases
 import jax
 
 from ltdd_jax import pipeline
 from ltdd_jax.pipeline import distill
 
-CONFIG = pathlib.Path(__file__).resolve().parents[1] / "configs" / "digits_lt.py"
-
 
 def make_config(iterations: int, every: int, width: int):
     """The digits config with few experts; checkpoints by number only."""
-    spec = importlib.util.spec_from_file_location("digits_lt", CONFIG)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("smoke")
+    config = cases.load_config("digits_lt", "smoke")
     config.net.width = width
     config.distill.num_iterations = iterations
     config.runtime.checkpoint_steps = every

@@ -8,15 +8,14 @@ augmentation, float32. The floor is 9 forward passes per image and step (1 + 2 f
 gradient, 2 + 4 for the derivative of its product with the adjoint).
 """
 
-import argparse
 import time
 
+import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
 import timing
 
-from ltdd_jax import nets
 from ltdd_jax.distill import step as steps
 from ltdd_jax.nets import partition
 from ltdd_jax.types import Batch, SyntheticSet
@@ -51,15 +50,7 @@ def make_case(network, *, num_images, num_steps, num_classes=10):
 
 def compile_ours(*, width, num_images, num_steps, gradient, form, dtype):
     """The compiled value and gradient, its arguments and the seconds to compile."""
-    network = nets.build(
-        "convnet",
-        image_shape=(32, 32, 3),
-        num_classes=10,
-        width=width,
-        depth=3,
-        form=form,
-        dtype=dtype,
-    )
+    network = cases.make_network(width=width, form=form, dtype=dtype)
     phase, synthetic, pair, batches = make_case(network, num_images=num_images, num_steps=num_steps)
 
     def loss(synthetic, pair, batches, draws):
@@ -92,16 +83,12 @@ def time_peer(args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cases.make_parser(__doc__)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--gradient", default="exact")
-    parser.add_argument("--form", default="auto")
-    parser.add_argument("--precision", default="float32", choices=timing.PRECISIONS)
     parser.add_argument("--peer", choices=["torch"])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     dtype = timing.set_precision(args.precision)
     compiled, inputs, compile_seconds = compile_ours(

@@ -5,13 +5,11 @@
 Each runs the given number of epochs of the evaluation protocol on random CIFAR-shaped data.
 """
 
-import argparse
-
+import cases
 import jax
 import jax.numpy as jnp
 import timing
 
-from ltdd_jax import nets
 from ltdd_jax.evaluate import train as evaluation
 from ltdd_jax.runtime import mesh
 
@@ -20,15 +18,7 @@ _BATCH = 128
 
 def make_run(*, width, num_images, num_seeds, num_epochs, form, dtype):
     """A closure that trains `num_seeds` networks in one compiled call."""
-    network = nets.build(
-        "convnet",
-        image_shape=(32, 32, 3),
-        num_classes=10,
-        width=width,
-        depth=3,
-        form=form,
-        dtype=dtype,
-    )
+    network = cases.make_network(width=width, form=form, dtype=dtype)
     evaluator = evaluation.make_evaluator(
         network,
         lambda _, images: images,
@@ -52,15 +42,11 @@ def make_run(*, width, num_images, num_seeds, num_epochs, form, dtype):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cases.make_parser(__doc__)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--form", default="auto")
-    parser.add_argument("--precision", default="float32", choices=timing.PRECISIONS)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     dtype = timing.set_precision(args.precision)
     case = {

@@ -6,13 +6,12 @@ CIFAR-shaped random data, batch 256, adaptive GSAM (two gradients per step), wei
 augmentation on either side. The floor is 6 forward passes per image.
 """
 
-import argparse
-
+import cases
 import jax
 import jax.numpy as jnp
 import timing
 
-from ltdd_jax import nets, training
+from ltdd_jax import training
 from ltdd_jax.experts import train as experts
 from ltdd_jax.runtime import mesh
 
@@ -30,15 +29,7 @@ RECIPE = experts.Recipe(
 
 def make_ours(*, width, num_experts, num_images, form, dtype):
     """A closure that runs one epoch of a group."""
-    network = nets.build(
-        "convnet",
-        image_shape=(32, 32, 3),
-        num_classes=10,
-        width=width,
-        depth=3,
-        form=form,
-        dtype=dtype,
-    )
+    network = cases.make_network(width=width, form=form, dtype=dtype)
     expert = experts.make_representation_expert(
         network, RECIPE, lambda _, images: images, num_images
     )
@@ -61,15 +52,11 @@ def make_peer(*, width, num_images):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cases.make_parser(__doc__)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--experts", default="1,4,8", help="group sizes")
     parser.add_argument("--images", type=int, default=2048, help="in one epoch")
-    parser.add_argument("--form", default="auto")
-    parser.add_argument("--precision", default="float32", choices=timing.PRECISIONS)
     parser.add_argument("--peer", choices=["torch"])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     dtype = timing.set_precision(args.precision)
     sizes = [int(word) for word in args.experts.split(",")]

@@ -11,10 +11,9 @@ a loop of 1 would be taken apart by the compiler and need other memory.
 
 import argparse
 import dataclasses
-import importlib.util
-import pathlib
 import time
 
+import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,8 +26,6 @@ from ltdd_jax.distill import step as steps
 from ltdd_jax.pipeline import distill, plan
 from ltdd_jax.pipeline import problem as problems
 from ltdd_jax.types import SyntheticSet
-
-CONFIG = pathlib.Path(__file__).resolve().parents[1] / "configs" / "cifar100_lt.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +47,7 @@ CASES = {
 
 def make_config(case: Case, width: int, batch_size: int):
     """The config of CIFAR-100-LT with the sizes of `case`."""
-    spec = importlib.util.spec_from_file_location(CONFIG.stem, CONFIG)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("if20_ipc50,exact")
+    config = cases.load_config("cifar100_lt", "if20_ipc50,exact")
     config.net.width, config.net.depth = width, case.depth
     config.distill.ipc, config.distill.batch_size = case.ipc, batch_size
     return config

@@ -130,7 +130,6 @@ def make_distill_step(
       gradient: one of `student.GRADIENTS`.
       skip_threshold: > 0 leaves the synthetic set as it is when any matching loss exceeds it
         (DATM, Guo et al., ICLR 2024); 0 is off.
-
       num_pairs: expert pairs per phase and iteration whose gradients are averaged; the paper
         has 1.
       map_pairs: (function, in_axes) -> function over a leading axis of pairs; replace it to
@@ -140,6 +139,38 @@ def make_distill_step(
       A pure function; `pairs` has one ExpertPair per phase, with a leading axis of `num_pairs`
       unless that is 1. The metrics are float32 scalars.
     """
+
+    objective = _make_objective(network, phases, augment, gradient)
+    gradient_fn = jax.value_and_grad(objective, has_aux=True)
+
+    def average_gradient(synthetic, key, pairs):
+        if num_pairs == 1:
+            return gradient_fn(synthetic, key, pairs)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_pairs))
+        every = map_pairs(gradient_fn, (None, 0, 0))(synthetic, keys, pairs)
+        return jax.tree.map(lambda x: x.mean(axis=0), every)
+
+    def step(state, pairs):
+        key = jax.random.fold_in(state.base_key, state.step)
+        (total, parts), grads = average_gradient(state.synthetic, key, pairs)
+        updates, opt_state = tx.update(grads, state.opt_state, state.synthetic)
+        synthetic = optax.apply_updates(state.synthetic, updates)
+        if skip_threshold > 0:
+            keep = jnp.stack(list(parts.values())).max() <= skip_threshold
+            synthetic, opt_state = jax.tree.map(
+                lambda new, old: jnp.where(keep, new, old),
+                (synthetic, opt_state),
+                (state.synthetic, state.opt_state),
+            )
+        metrics = {"loss": total, **parts, **_measure(synthetic, grads)}
+        state = state.replace(step=state.step + 1, synthetic=synthetic, opt_state=opt_state)
+        return state, metrics
+
+    return step
+
+
+def _make_objective(network, phases, augment, gradient):
+    """(synthetic set, key, one pair per phase) -> (weighted sum of losses, loss of each phase)."""
 
     def objective(synthetic, key, pairs):
         total, parts = 0.0, {}
@@ -156,40 +187,17 @@ def make_distill_step(
             total = total + phase.loss_weight * loss
         return total, parts
 
-    gradient_fn = jax.value_and_grad(objective, has_aux=True)
+    return objective
 
-    def average_gradient(synthetic, key, pairs):
-        if num_pairs == 1:
-            return gradient_fn(synthetic, key, pairs)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_pairs))
-        every = map_pairs(gradient_fn, (None, 0, 0))(synthetic, keys, pairs)
-        return jax.tree.map(lambda x: x.mean(axis=0), every)
 
-    def step(state, pairs):
-        key = jax.random.fold_in(state.base_key, state.step)
-        (total, parts), grads = average_gradient(state.synthetic, key, pairs)
-        updates, opt_state = tx.update(grads, state.opt_state, state.synthetic)
-        synthetic = optax.apply_updates(state.synthetic, updates)
-        if skip_threshold > 0:
-            worst = jnp.stack(list(parts.values())).max()
-            keep = worst <= skip_threshold
-            synthetic, opt_state = jax.tree.map(
-                lambda new, old: jnp.where(keep, new, old),
-                (synthetic, opt_state),
-                (state.synthetic, state.opt_state),
-            )
-        metrics = {
-            "loss": total,
-            **parts,
-            "step_size": synthetic.step_size,
-            "image_max": jnp.abs(synthetic.images).max(),
-            "image_grad_norm": optax.tree.norm(grads.images),
-            "label_grad_norm": optax.tree.norm(grads.label_logits),
-        }
-        state = state.replace(step=state.step + 1, synthetic=synthetic, opt_state=opt_state)
-        return state, metrics
-
-    return step
+def _measure(synthetic, grads):
+    """What is logged of a synthetic set and its gradient."""
+    return {
+        "step_size": synthetic.step_size,
+        "image_max": jnp.abs(synthetic.images).max(),
+        "image_grad_norm": optax.tree.norm(grads.images),
+        "label_grad_norm": optax.tree.norm(grads.label_logits),
+    }
 
 
 def repeat_step(step: Callable) -> Callable:

@@ -153,11 +153,7 @@ def plan_groups(
     begun = trajectories.groups()
     widths = [group.width for group in begun if group.width]
     size = config.runtime.expert_group_size or (
-        max(widths)
-        if widths
-        else processes.choose_on_first(
-            lambda: mesh.choose_group_size(num_experts, expert_bytes(config, problem))
-        )
+        max(widths) if widths else processes.choose_on_first(lambda: group_size(config, problem))
     )
     groups = [
         dataclasses.replace(group, width=group.width or max(size, len(group.experts)))
@@ -175,6 +171,13 @@ def plan_groups(
             run = []
     width = max(widths, default=max(map(len, new), default=0))
     return groups + [trajectory.Group(experts, -1, max(width, len(experts))) for experts in new]
+
+
+def group_size(config: ConfigDict, problem: Problem) -> int:
+    """Experts trained at once, as configured or as many as fit."""
+    return config.runtime.expert_group_size or mesh.choose_group_size(
+        config.experts.num_experts, expert_bytes(config, problem)
+    )
 
 
 def expert_bytes(config: ConfigDict, problem: Problem) -> int:

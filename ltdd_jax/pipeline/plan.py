@@ -55,9 +55,7 @@ def distill_bytes(config: ConfigDict, problem: Problem) -> int:
 def peak_bytes(config: ConfigDict, problem: Problem) -> int:
     """Memory of the hungrier of experts and distillation, beyond the real data."""
     per_expert = expert_stage.expert_bytes(config, problem)
-    group = config.runtime.expert_group_size or mesh.choose_group_size(
-        config.experts.num_experts, per_expert
-    )
+    group = expert_stage.group_size(config, problem)
     height, width, _ = problem.image_shape
     batch = config.experts.representation.batch_size
     share = -(-group // mesh.make_mesh(group).size)  # of one device
@@ -90,9 +88,7 @@ def describe(config: ConfigDict, problem: Problem, workspace: Workspace) -> str:
     if len(counts) > _SHOWN_CLASSES:
         shown += f", … ({len(counts)} classes, smallest {min(counts)})"
     experts, distill = config.experts, config.distill
-    group = config.runtime.expert_group_size or mesh.choose_group_size(
-        experts.num_experts, expert_stage.expert_bytes(config, problem)
-    )
+    group = expert_stage.group_size(config, problem)
     size = "x".join(map(str, problem.image_shape))
     return "\n".join(
         [
