@@ -30,7 +30,7 @@ def make_config(iterations: int, every: int, width: int):
     """The digits config with few experts; checkpoints by number only."""
     config = cases.load_config("digits_lt", "smoke")
     config.net.width = width
-    config.distill.num_iterations = iterations
+    config.trajectory.num_iterations = iterations
     config.runtime.checkpoint_steps = every
     config.runtime.checkpoint_minutes = 0.0
     config.runtime.log_steps = iterations

@@ -49,7 +49,7 @@ def make_config(case: Case, width: int, batch_size: int):
     """The config of CIFAR-100-LT with the sizes of `case`."""
     config = cases.load_config("cifar100_lt", "if20_ipc50,exact")
     config.net.width, config.net.depth = width, case.depth
-    config.distill.ipc, config.distill.batch_size = case.ipc, batch_size
+    config.distill.ipc, config.trajectory.batch_size = case.ipc, batch_size
     return config
 
 
@@ -78,14 +78,14 @@ def make_step(config, problem: problems.Problem):
     """The compiled block of one iteration and its arguments, as the pipeline makes them."""
     phases, tx = distill.make_phases(config, problem), distill.make_optimizer(config)
     step = steps.make_distill_step(
-        problem.network, phases, tx, problem.augment, gradient=config.distill.gradient
+        problem.network, phases, tx, problem.augment, gradient=config.trajectory.gradient
     )
     keys = jax.random.split(jax.random.key(0), 3)
     size = config.distill.ipc * problem.num_classes
     synthetic = SyntheticSet(
         images=jax.random.normal(keys[0], (size, *problem.image_shape)),
         label_logits=jax.random.normal(keys[1], (size, problem.num_classes)),
-        step_size=jnp.float32(config.distill.initial_step_size),
+        step_size=jnp.float32(config.trajectory.initial_step_size),
     )
     start, target = problem.network.init(keys[2]), problem.network.init(keys[1])
     pairs = tuple(
@@ -119,7 +119,7 @@ def measure(case: Case, *, width: int, batch_size: int, num_steps: int, precisio
         "compile_seconds": compile_seconds,
     }
     if num_steps:
-        for phase in (config.distill.representation, config.distill.classifier):
+        for phase in (config.trajectory.representation, config.trajectory.classifier):
             phase.student_steps = num_steps
         result |= {"student_steps": num_steps, **time_step(config, problem)}
     return result

@@ -5,9 +5,12 @@ Zhao et al., "Distilling Long-tailed Datasets", CVPR 2025, https://arxiv.org/abs
     python -m ltdd_jax.data.prepare cifar10 --data_dir=DIR
     python -m ltdd_jax.main --config=configs/cifar10_lt.py:if100_ipc10 --config.data.data_dir=DIR
 
-After the colon: `ifFACTOR_ipcIMAGES` with factor 10, 50, 100 or 200 and 10, 20 or 50 images per
-class (`if100_ipc10` when left out), and `exact`, joined by a comma, for the exact gradient instead
-of the paper's two-pass one. The learning rates were tuned for the two-pass gradient.
+After the colon, joined by commas: `ifFACTOR_ipcIMAGES` with factor 10, 50, 100 or 200 and 10, 20
+or 50 images per class (`if100_ipc10` when left out); the name of a method (`dam_ed`, the paper's,
+when left out; its parts `dam` and `ed`; `mtt`, `tesla`, `ftd`, `datm` with the numbers of their own
+papers; the selections `random`, `k_center`, `herding`, `graph_cut`); `exact` for the exact gradient
+instead of the paper's two-pass one, for which the learning rates were tuned; `as_published` for as
+many shards of the student as the released settings list GPUs (docs/shards.md).
 
 Cost of if100_ipc10: 74 PFLOP for the experts and 145 PFLOP for the distillation; the authors'
 program took 31 388 s and, at 1 image per class, 30 141 s on one RTX 3090 (arXiv 2511.18858).
@@ -25,7 +28,7 @@ set; this program reports the last iterate.
 
 from ml_collections import ConfigDict
 
-from ltdd_jax.config import base_config, parse_argument
+from ltdd_jax.config import DEFAULT_METHOD, METHODS, base_config, parse_argument, use_preset
 
 _IF100_IPC50 = ((0, 20, 40), 0, (0, 0, 1), 60, 1000.0, (1.0, 0.5))
 
@@ -49,33 +52,47 @@ _CELLS = {
     (200, 50): _IF100_IPC50,
 }
 _DEFAULT = (100, 10)
+# Devices that the released settings of each cell list; see docs/shards.md.
+_GPUS = {
+    (10, 10): 2, (10, 20): 6, (10, 50): 6,
+    (50, 10): 4, (50, 20): 5, (50, 50): 6,
+    (100, 10): 4, (100, 20): 5, (100, 50): 6,
+    (200, 10): 6, (200, 20): 5, (200, 50): 6,
+}  # fmt: skip
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    """Returns the config of one cell, e.g. "if100_ipc10" or "if100_ipc10,exact"."""
+    """Returns the config of one cell, e.g. "if100_ipc10" or "if100_ipc10,datm"."""
     cells = {f"if{factor}_ipc{ipc}": (factor, ipc) for factor, ipc in (_DEFAULT, *_CELLS)}
-    variant, modifiers = parse_argument(argument, list(cells), ("exact",))
+    variant, method, modifiers = parse_argument(
+        argument, list(cells), METHODS, ("exact", "as_published")
+    )
     factor, ipc = cells[variant]
     starts, growth, classifier_starts, classifier_steps, image_lr, weights = _CELLS[factor, ipc]
 
     config = base_config()
-    config.name = "_".join(["cifar10_lt", variant, *sorted(modifiers)])
+    config.name = "_".join(
+        ["cifar10_lt", variant, *(m for m in (method,) if m), *sorted(modifiers)]
+    )
     config.data.source = "cifar10"
     config.data.imbalance_factor = factor
 
-    distill = config.distill
+    distill, trajectory = config.distill, config.trajectory
     distill.ipc = ipc
-    distill.num_iterations = 10001
-    distill.gradient = "exact" if "exact" in modifiers else "two_pass"
-    distill.batch_size = 500
-    distill.initial_images = "correct"
-    distill.image_lr = image_lr
-    distill.label_lr = 2.0
-    phases = (distill.representation, distill.classifier)
+    trajectory.num_iterations = 10001
+    trajectory.gradient = "exact" if "exact" in modifiers else "two_pass"
+    trajectory.batch_size = 500
+    trajectory.initial_images = "correct"
+    trajectory.image_lr = image_lr
+    trajectory.label_lr = 2.0
+    phases = (trajectory.representation, trajectory.classifier)
     phases[0].student_steps, phases[1].student_steps = 80, classifier_steps
     for phase, epochs, weight in zip(phases, (starts, classifier_starts), weights, strict=True):
         phase.min_start_epoch, phase.current_start_epoch, phase.max_start_epoch = epochs
         phase.sequential = growth > 0
         phase.expansion_end = growth or phase.expansion_end
         phase.loss_weight = weight
+    if "as_published" in modifiers:
+        trajectory.num_shards = _GPUS[factor, ipc]
+    use_preset(config, method or DEFAULT_METHOD)
     return config

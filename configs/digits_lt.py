@@ -7,19 +7,21 @@ gradient.
     python -m ltdd_jax.main --config=configs/digits_lt.py
 
 `--config=configs/digits_lt.py:smoke` takes the same path in seconds; its accuracies mean nothing.
+The name of another method may follow, as in `digits_lt.py:mtt` or `digits_lt.py:smoke,herding`.
 There is no published accuracy; README.md has the measured ones.
 """
 
 from ml_collections import ConfigDict
 
-from ltdd_jax.config import base_config, parse_argument
+from ltdd_jax.config import DEFAULT_METHOD, METHODS, base_config, parse_argument, use_preset
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    """Returns the config; `argument` is empty or "smoke"."""
-    variant, _ = parse_argument(argument, ("full", "smoke"))
+    """Returns the config; `argument` is e.g. "", "smoke" or "smoke,datm"."""
+    variant, method, _ = parse_argument(argument, ("full", "smoke"), METHODS)
     config = base_config()
-    config.name = "digits_lt"
+    words = ["digits_lt", *(["smoke"] if variant == "smoke" else []), *([method] if method else [])]
+    config.name = "_".join(words)
     config.data.source = "digits"
     config.data.imbalance_factor = 20.0
     config.net.width = 32
@@ -33,31 +35,31 @@ def get_config(argument: str = "") -> ConfigDict:
     experts.classifier.num_epochs = 5
     experts.classifier.batch_size = 64
 
-    distill = config.distill
+    distill, trajectory = config.distill, config.trajectory
     distill.ipc = 2
-    distill.num_iterations = 300
-    distill.experts_per_file = 4
-    distill.image_lr = 10.0
-    distill.classifier.loss_weight = 1.0
-    for phase in (distill.representation, distill.classifier):
+    trajectory.num_iterations = 300
+    trajectory.experts_per_file = 4
+    trajectory.image_lr = 10.0
+    trajectory.classifier.loss_weight = 1.0
+    for phase in (trajectory.representation, trajectory.classifier):
         phase.student_steps = 20
 
     config.evaluation.num_epochs = 200
     config.runtime.checkpoint_steps = 100
 
     if variant == "smoke":
-        config.name = "digits_lt_smoke"
         config.net.width = 16
         experts.num_experts = 2
         experts.representation.num_epochs = 6
         experts.classifier.num_epochs = 2
-        distill.num_iterations = 10
-        distill.representation.current_start_epoch = 2
-        distill.representation.max_start_epoch = 4
-        for phase in (distill.representation, distill.classifier):
+        trajectory.num_iterations = 10
+        trajectory.representation.current_start_epoch = 2
+        trajectory.representation.max_start_epoch = 4
+        for phase in (trajectory.representation, trajectory.classifier):
             phase.student_steps = 4
         config.evaluation.num_epochs = 10
         config.evaluation.full_num_epochs = 5
         config.runtime.log_steps = 5
         config.runtime.checkpoint_steps = 5
+    use_preset(config, method or DEFAULT_METHOD)
     return config

@@ -21,6 +21,11 @@ def check_overrides(argv: Sequence[str]) -> None:
     fields = list(_defaults())
     for argument in argv:
         found = re.match(r"--?(?:no)?config\.([^=\s]+)", argument)
+        if found and found[1] == "distill.method":
+            raise UserError(
+                f"{argument} would change the name alone: choose the method after the colon of the "
+                f"config file, --config={_config_path(argv)}:METHOD"
+            )
         if not found or found[1] in fields:
             continue
         name = found[1]
@@ -29,7 +34,7 @@ def check_overrides(argv: Sequence[str]) -> None:
             raise UserError(f"--config.{name} is a section: set a field, such as {inside[0]}")
         raise UserError(
             f"--config.{name} is not a field of the config"
-            f"{validation.suggest(name, fields, '--config.')}; ltdd_jax/config.py lists them all"
+            f"{validation.suggest(name, fields, '--config.')}; ltdd_jax/fields.py lists them all"
         )
 
 

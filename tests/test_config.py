@@ -70,10 +70,10 @@ def test_names_equal_the_registries():
         ("experts.classifier.learning_rate", math.nan, "above 0"),
         ("experts.representation.momentum", 1.0, "below 1"),
         ("distill.ipc", 0, "at least 1"),
-        ("distill.gradient", "approximate", "two_pass"),
-        ("distill.image_lr", -1.0, "at least 0"),
-        ("distill.initial_step_size", math.nan, "above 0"),
-        ("distill.classifier.student_steps", 0, "at least 1"),
+        ("trajectory.gradient", "approximate", "two_pass"),
+        ("trajectory.image_lr", -1.0, "at least 0"),
+        ("trajectory.initial_step_size", math.nan, "above 0"),
+        ("trajectory.classifier.student_steps", 0, "at least 1"),
         ("evaluation.num_seeds", 0, "at least 1"),
         ("runtime.precision", "float64", "bfloat16"),
         ("runtime.checkpoint_minutes", math.nan, "at least 0"),
@@ -89,11 +89,11 @@ def test_impossible_value_is_refused_with_field_value_and_range(field, value, ex
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"distill__representation__min_start_epoch": 20}, "leaves no start epoch"),
+        ({"trajectory__representation__min_start_epoch": 20}, "leaves no start epoch"),
         (
             {
-                "distill__representation__sequential": True,
-                "distill__representation__current_start_epoch": 21,
+                "trajectory__representation__sequential": True,
+                "trajectory__representation__current_start_epoch": 21,
             },
             "from 0 to 20",
         ),
@@ -104,8 +104,8 @@ def test_impossible_value_is_refused_with_field_value_and_range(field, value, ex
         ({"data__mismatched_test": True, "data__normalize": True}, "normalize=false"),
         (
             {
-                "distill__representation__loss_weight": 0.0,
-                "distill__classifier__loss_weight": 0.0,
+                "trajectory__representation__loss_weight": 0.0,
+                "trajectory__classifier__loss_weight": 0.0,
             },
             "nothing is matched",
         ),
@@ -120,7 +120,7 @@ def test_impossible_combination_is_refused(fields, expected):
     "fields",
     [
         {"experts__representation__num_epochs": 21},  # last start 19, target 21
-        {"distill__representation__loss_weight": 0.0},
+        {"trajectory__representation__loss_weight": 0.0},
         {"data__source": "folder", "data__path": "here", "data__imbalance_factor": 1.0},
         {"data__source": "tfds:svhn_cropped/3.1.0"},
         {"augment__strategy": ""},
@@ -156,7 +156,7 @@ def test_identity_leaves_out_locations_and_runtime_but_keeps_precision():
     )  # fmt: skip
     assert settings.config_hash(same) == settings.config_hash(config)
     for fields in (
-        {"runtime__precision": "tf32"}, {"seed": 1}, {"distill__classifier__loss_weight": 0.3},
+        {"runtime__precision": "tf32"}, {"seed": 1}, {"trajectory__classifier__loss_weight": 0.3},
     ):  # fmt: skip
         assert settings.config_hash(edit(**fields)) != settings.config_hash(config)
 
@@ -241,10 +241,10 @@ def test_config_files_are_valid(name, argument):
 )
 def test_cells_have_the_published_settings(name, cell, published):
     config = load(name, cell)
-    distill, phase = config.distill, config.distill.representation
+    distill, phase = config.distill, config.trajectory.representation
     factor, ipc = cell.removeprefix("if").split("_ipc")
     assert (config.data.imbalance_factor, distill.ipc) == (float(factor), int(ipc))
-    assert (distill.image_lr, distill.gradient) == (published["image_lr"], "two_pass")
+    assert (trajectory.image_lr, trajectory.gradient) == (published["image_lr"], "two_pass")
     low, current, high = published["starts"]
     assert (phase.min_start_epoch, phase.max_start_epoch) == (low, high)
     assert current is None or phase.current_start_epoch == current
@@ -252,14 +252,14 @@ def test_cells_have_the_published_settings(name, cell, published):
         published["growth"] > 0,
         published["growth"],
     )
-    assert (phase.loss_weight, distill.classifier.loss_weight) == published["weights"]
-    assert (phase.student_steps, distill.classifier.student_steps) == published["steps"]
+    assert (phase.loss_weight, trajectory.classifier.loss_weight) == published["weights"]
+    assert (phase.student_steps, trajectory.classifier.student_steps) == published["steps"]
 
 
 def test_exact_modifier_changes_the_gradient_and_the_name_only():
     paper, exact = load("cifar10_lt", "if100_ipc10"), load("cifar10_lt", "if100_ipc10,exact")
     assert records.differences(settings.identity(paper), settings.identity(exact)) == [
-        "distill.gradient: 'two_pass' -> 'exact'"
+        "trajectory.gradient: 'two_pass' -> 'exact'"
     ]
     assert exact.name == "cifar10_lt_if100_ipc10_exact"
 

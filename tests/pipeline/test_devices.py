@@ -25,7 +25,7 @@ def test_pairs_and_experts_over_devices_equal_one_device(run, tmp_path, monkeypa
         "spread",
         lambda f, axes, devices: used.append(devices.size) or spread(f, axes, devices),
     )
-    fields = {"distill__pairs_per_iteration": 4, "distill__num_iterations": 3}
+    fields = {"trajectory__pairs_per_iteration": 4, "trajectory__num_iterations": 3}
     run(tmp_path / "pairs", stage="all", **fields)
     assert sorted(set(used)) == [2, 4]  # experts and evaluation; pairs
 

@@ -47,7 +47,7 @@ def make_pictures(root, *, sizes=((8, 8),), test_sizes=((8, 8),), count=3):
         ({"data__imbalance_factor": 0.5}, "--config.data.imbalance_factor=0.5 is not possible"),
         ({"data__source": "mnist"}, "--config.data.source=mnist is not possible"),
         ({"data__imbalance_factor": 1000.0}, "class '7' would be empty"),
-        ({"distill__representation__min_start_epoch": 4}, "leaves no start epoch"),
+        ({"trajectory__representation__min_start_epoch": 4}, "leaves no start epoch"),
         (
             {"experts__representation__batch_size": 418},
             "batch_size=418 is larger than the training set of 417 images",
@@ -95,9 +95,9 @@ def test_pictures_that_do_not_fit(end, tmp_path, pictures, expected):
 
 def test_workdir_of_another_run_is_refused_with_the_fields(end, copy):
     workdir = copy()
-    code, message = end(workdir, distill__image_lr=2.0, seed=1)
+    code, message = end(workdir, trajectory__image_lr=2.0, seed=1)
     assert code == 2
-    assert "holds another run: distill.image_lr: 1.0 -> 2.0; seed: 0 -> 1; give" in message
+    assert "holds another run: trajectory.image_lr: 1.0 -> 2.0; seed: 0 -> 1; give" in message
 
 
 def test_workdir_of_other_data_is_refused(end, copy, monkeypatch):
@@ -137,9 +137,9 @@ def test_workdir_that_cannot_be_made(end, tmp_path):
     ("fields", "expected"),
     [
         ({"experts__representation__learning_rate": 1e30}, "experts.representation.learning_rate"),
-        ({"distill__image_lr": 1e30}, "distillation went wrong at iteration"),
+        ({"trajectory__image_lr": 1e30}, "distillation went wrong at iteration"),
         pytest.param(
-            {"distill__step_size_lr": 1e30},
+            {"trajectory__step_size_lr": 1e30},
             "distillation went wrong at iteration",
             marks=pytest.mark.slow,
         ),
@@ -147,7 +147,7 @@ def test_workdir_that_cannot_be_made(end, tmp_path):
 )
 def test_numbers_that_go_wrong_are_named_and_never_saved(end, tmp_path, finished, fields, expected):
     """The first bad step ends the run, before a checkpoint is due."""
-    if "distill__image_lr" in fields or "distill__step_size_lr" in fields:
+    if "trajectory__image_lr" in fields or "trajectory__step_size_lr" in fields:
         fields = {**fields, "experts__path": str(finished / "experts")}
     code, message = end(tmp_path / "run", **fields)
     assert (code, message.count("\n")) == (2, 1)

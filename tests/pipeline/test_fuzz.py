@@ -151,7 +151,7 @@ def test_accepted_config_can_be_traced(data, digits, monkeypatch, tmp_path_facto
 def trace_distillation(config, task):
     phases, tx = distill.make_phases(config, task), distill.make_optimizer(config)
     step = distill.steps.make_distill_step(
-        task.network, phases, tx, task.augment, gradient=config.distill.gradient
+        task.network, phases, tx, task.augment, gradient=config.trajectory.gradient
     )
     size = config.distill.ipc * task.num_classes
     synthetic = pipeline.SyntheticSet(

@@ -66,7 +66,7 @@ def test_trajectories_of_one_are_read_by_two_and_the_other_way_round(
 @pytest.mark.slow
 def test_expert_pairs_are_divided_among_processes(program, tmp_path):
     """Breaks when a process takes another's pair: four pairs, two of them on each process."""
-    fields = ["--config.distill.pairs_per_iteration=4", "--config.distill.num_iterations=3"]
+    fields = ["--config.trajectory.pairs_per_iteration=4", "--config.trajectory.num_iterations=3"]
     program.run(tmp_path / "one", *fields)
     with contextlib.ExitStack() as stack:
         for process in start_two(stack, program, tmp_path / "two", *fields):

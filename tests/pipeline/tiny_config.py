@@ -23,16 +23,16 @@ def get_config() -> ConfigDict:
         stage.num_epochs = num_epochs
         stage.batch_size = 128
 
-    distill = config.distill
+    distill, trajectory = config.distill, config.trajectory
     distill.ipc = 1
-    distill.num_iterations = 7
-    distill.expert_epochs = 1
-    distill.batch_size = 6
-    distill.image_lr = 1.0
-    for phase in (distill.representation, distill.classifier):
+    trajectory.num_iterations = 7
+    trajectory.expert_epochs = 1
+    trajectory.batch_size = 6
+    trajectory.image_lr = 1.0
+    for phase in (trajectory.representation, trajectory.classifier):
         phase.student_steps = 2
-    distill.representation.current_start_epoch = 1
-    distill.representation.max_start_epoch = 4
+    trajectory.representation.current_start_epoch = 1
+    trajectory.representation.max_start_epoch = 4
 
     config.evaluation.num_seeds = 2
     config.evaluation.num_epochs = 5
