@@ -6,6 +6,14 @@ The paper's loss and the reference divide by the number of rows, never by a sum 
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+_HARD_LOGIT = 30.0  # softmax of this against zeros is a one-hot label in float32
+
+
+def hard_label_logits(labels, num_classes: int):
+    """Label logits whose softmax is one-hot; labels int [N], returns float32 NumPy [N, K]."""
+    return (_HARD_LOGIT * np.eye(num_classes)[labels]).astype(np.float32)
 
 
 def soft_cross_entropy(logits, label_logits):

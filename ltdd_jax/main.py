@@ -22,6 +22,9 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; empty is runs/<
 _STAGE = flags.DEFINE_enum(
     "stage", "all", ["experts", "distill", "evaluate", "all"], "Stage to run from what is there."
 )
+_SET = flags.DEFINE_string(
+    "set", "", "Name of the distilled set, to keep several in one workdir with the same experts."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join other processes; on a TPU VM or in SLURM nothing else is needed."
 )
@@ -55,7 +58,7 @@ def main(_: list[str]) -> int:
 
     try:
         _connect(pipeline)
-        pipeline.run(config, workdir, _STAGE.value)
+        pipeline.run(config, workdir, _STAGE.value, _SET.value)
     except UserError as error:
         return pipeline.leave(_report(str(error)))
     except (Interrupted, KeyboardInterrupt) as stopped:

@@ -17,12 +17,14 @@ class DistillState:
       synthetic: what is optimised.
       opt_state: momentum of the three outer optimisers.
       base_key: typed key; iteration i uses fold_in(base_key, i).
+      mean_images: running mean of the images, None where none is kept.
     """
 
     step: jax.Array
     synthetic: SyntheticSet
     opt_state: optax.OptState
     base_key: jax.Array
+    mean_images: jax.Array | None = None
 
 
 def make_outer_optimizer(
@@ -49,12 +51,21 @@ def make_outer_optimizer(
 
 
 def init_state(
-    key: jax.Array, synthetic: SyntheticSet, tx: optax.GradientTransformation
+    key: jax.Array,
+    synthetic: SyntheticSet,
+    tx: optax.GradientTransformation,
+    *,
+    keep_mean: bool = False,
 ) -> DistillState:
-    """State before the first outer iteration; `key` becomes the base key."""
+    """State before the first outer iteration; `key` becomes the base key.
+
+    `keep_mean` starts a running mean of the images at the first ones.
+    """
     return DistillState(
         step=jnp.zeros((), jnp.int32),
         synthetic=synthetic,
         opt_state=tx.init(synthetic),
         base_key=key,
+        # A copy: the state is given away whole, and no array of it may be there twice.
+        mean_images=jnp.array(synthetic.images, copy=True) if keep_mean else None,
     )

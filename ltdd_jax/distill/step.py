@@ -31,6 +31,7 @@ class Phase:
       batch_size: synthetic images per inner step; above S means all.
       loss_weight: λ, factor of this phase in the outer loss.
       class_weights: w [K] of the inner loss, or None for the plain loss.
+      num_shards: students that share a batch, each on its own path (docs/shards.md).
     """
 
     name: str
@@ -40,6 +41,7 @@ class Phase:
     batch_size: int
     loss_weight: float
     class_weights: tuple[float, ...] | None = None
+    num_shards: int = 1
 
 
 @flax.struct.dataclass
@@ -56,7 +58,12 @@ class ExpertPair:
 
 
 def make_inner_loss(network: Network, phase: Phase, augment: AugmentFn) -> student.InnerLoss:
-    """The loss of one step of the student of `phase`; `draws` are what `augment` takes first."""
+    """The loss of one step of the student of `phase`; `draws` are what `augment` takes first.
+
+    With several shards the parameters have a leading axis of shards, and shard j computes the
+    rows of the j-th part of the batch. The gradient with respect to its parameters is then its
+    part of the gradient of the mean over the batch.
+    """
 
     def row_losses(logits, label_logits):
         if phase.class_weights is None:
@@ -64,15 +71,30 @@ def make_inner_loss(network: Network, phase: Phase, augment: AugmentFn) -> stude
         weights = jnp.asarray(phase.class_weights, logits.dtype)
         return losses.weighted_soft_cross_entropy(logits, label_logits, weights)
 
+    def predict(params, frozen, images):
+        if phase.moved == "classifier":
+            return network.classify(params, network.embed(frozen, images))
+        return network.apply(params, images)
+
     def inner_loss(params, frozen, images, label_logits, weights, draws):
         images = augment(draws, images)
-        if phase.moved == "classifier":
-            logits = network.classify(params, network.embed(frozen, images))
+        if phase.num_shards == 1:
+            logits = predict(params, frozen, images)
         else:
-            logits = network.apply(params, images)
+            parts, num_rows = _cut_rows(images, phase.num_shards)
+            logits = jax.vmap(predict, in_axes=(0, None, 0))(params, frozen, parts)
+            logits = logits.reshape(-1, logits.shape[-1])[:num_rows]
         return (weights.astype(logits.dtype) * row_losses(logits, label_logits)).sum()
 
     return inner_loss
+
+
+def _cut_rows(images, num_shards):
+    """[B, ...] -> ([n, ceil(B / n), ...], B): consecutive parts, the last padded with zeros."""
+    num_rows = images.shape[0]
+    size = -(-num_rows // num_shards)
+    padding = ((0, num_shards * size - num_rows), *[(0, 0)] * (images.ndim - 1))
+    return jnp.pad(images, padding).reshape(num_shards, size, *images.shape[1:]), num_rows
 
 
 def phase_loss(
@@ -91,22 +113,50 @@ def phase_loss(
     if phase.moved == "classifier":
         params = matching.select_part(pair.start, "classifier")
         frozen = matching.select_part(pair.start, "backbone")
-    final = student.unroll(
-        make_inner_loss(network, phase, augment),
-        params,
-        frozen,
-        (synthetic.images, synthetic.label_logits),
-        synthetic.step_size,
-        batches,
-        draws,
-        gradient=gradient,
-    )
     part = "classifier" if phase.moved == "classifier" else phase.matched
-    return matching.matching_loss(
-        matching.select_part(final, part),
-        matching.select_part(pair.start, part),
-        matching.select_part(pair.target, part),
+    target = matching.select_part(pair.target, part)
+
+    def measure(final):
+        start = matching.select_part(pair.start, part)
+        return matching.matching_loss(matching.select_part(final, part), start, target)
+
+    def unroll(params, step_size):
+        return student.unroll(
+            make_inner_loss(network, phase, augment),
+            params,
+            frozen,
+            (synthetic.images, synthetic.label_logits),
+            step_size,
+            batches,
+            draws,
+            gradient=gradient,
+        )
+
+    if phase.num_shards == 1:
+        return measure(unroll(params, synthetic.step_size))
+    shards = jax.tree.map(lambda x: jnp.broadcast_to(x, (phase.num_shards, *x.shape)), params)
+    return _shards_loss(measure, unroll, params, shards, synthetic.step_size, gradient)
+
+
+def _shards_loss(measure, unroll, params, shards, step_size, gradient):
+    """The loss of the mean end point; two_pass treats the shards as the released program does.
+
+    There every device forms the direction of its own second pass from its own end point, while
+    the step size learns from the mean displacement (docs/shards.md derives both).
+    """
+
+    def mean(tree):
+        return jax.tree.map(lambda x: x.mean(axis=0), tree)
+
+    if gradient != "two_pass":
+        return measure(mean(unroll(shards, step_size)))
+    ends = unroll(shards, jax.lax.stop_gradient(step_size))
+    moved = jax.lax.stop_gradient(
+        jax.tree.map(lambda p, e: (p - e) / step_size, params, mean(ends))
     )
+    value = measure(jax.tree.map(lambda p, g: p - step_size * g, params, moved))
+    own = jax.vmap(measure)(ends).mean()
+    return value + own - jax.lax.stop_gradient(own)
 
 
 def make_distill_step(
@@ -117,6 +167,8 @@ def make_distill_step(
     *,
     gradient: str = "exact",
     skip_threshold: float = 0.0,
+    mean_decay: float = 0.0,
+    target_labels: bool = False,
     num_pairs: int = 1,
     map_pairs: Callable = training.vectorize,
 ) -> Callable[[DistillState, Sequence[ExpertPair]], tuple[DistillState, dict[str, jax.Array]]]:
@@ -130,6 +182,10 @@ def make_distill_step(
       gradient: one of `student.GRADIENTS`.
       skip_threshold: > 0 leaves the synthetic set as it is when any matching loss exceeds it
         (DATM, Guo et al., ICLR 2024); 0 is off.
+      mean_decay: d of the running mean of the images, E <- d E + (1 - d) X (FTD, Du et al., CVPR
+        2023); 0 keeps none.
+      target_labels: the labels of an iteration are the target snapshot's predictions of the
+        images, without augmentation (TESLA's option); needs one phase that matches all.
       num_pairs: expert pairs per phase and iteration whose gradients are averaged; the paper
         has 1.
       map_pairs: (function, in_axes) -> function over a leading axis of pairs; replace it to
@@ -140,7 +196,7 @@ def make_distill_step(
       unless that is 1. The metrics are float32 scalars.
     """
 
-    objective = _make_objective(network, phases, augment, gradient)
+    objective = _make_objective(network, phases, augment, gradient, target_labels)
     gradient_fn = jax.value_and_grad(objective, has_aux=True)
 
     def average_gradient(synthetic, key, pairs):
@@ -164,16 +220,22 @@ def make_distill_step(
             )
         metrics = {"loss": total, **parts, **_measure(synthetic, grads)}
         state = state.replace(step=state.step + 1, synthetic=synthetic, opt_state=opt_state)
+        if mean_decay > 0:
+            mean = mean_decay * state.mean_images + (1 - mean_decay) * synthetic.images
+            state = state.replace(mean_images=mean)
         return state, metrics
 
     return step
 
 
-def _make_objective(network, phases, augment, gradient):
+def _make_objective(network, phases, augment, gradient, target_labels):
     """(synthetic set, key, one pair per phase) -> (weighted sum of losses, loss of each phase)."""
 
     def objective(synthetic, key, pairs):
         total, parts = 0.0, {}
+        if target_labels:
+            images = jax.lax.stop_gradient(synthetic.images)
+            synthetic = synthetic.replace(label_logits=network.apply(pairs[0].target, images))
         for index, (phase, pair) in enumerate(zip(phases, pairs, strict=True)):
             rows_key, draws_key = jax.random.split(jax.random.fold_in(key, index))
             batches = batching.draw_chunks(

@@ -6,11 +6,6 @@ from typing import Any
 
 from ltdd_jax.evaluate import metrics
 
-ROWS = {
-    "distilled": "distilled set",
-    "random_real": "random real images, as many",
-    "full_real": "whole training set",
-}
 _COLUMNS = {
     "mean": "accuracy",
     "balanced": "balanced",
@@ -18,6 +13,7 @@ _COLUMNS = {
     "medium": f"medium ({metrics.FEW_BELOW} to {metrics.MANY_ABOVE})",
     "few": f"few (< {metrics.FEW_BELOW})",
 }
+_CURVE = "iteration_"
 _ABSENT = "–"  # noqa: RUF001
 
 
@@ -31,11 +27,14 @@ def make_report(
     train_counts: Sequence[int],
     versions: Mapping[str, str],
     seconds: Mapping[str, float],
+    experts: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Collects a run's results.
 
     Args:
-      results: name of a training set (keys of `ROWS`) -> summary of `metrics.summarize`.
+      results: name of a row -> summary of `metrics.summarize`, with its `title`, learning `rate`,
+        `num_epochs`, `updates` and `tuning`; in the order of the table. Rows called
+        iteration_NNNNNN are points of a curve.
       config: the whole config as a nested dict.
       config_hash: of the part of the config that decides results.
       data_fingerprint: of the training and test data.
@@ -43,23 +42,23 @@ def make_report(
       train_counts: [K], images of the long-tailed training set.
       versions: package -> version.
       seconds: stage -> wall time.
+      experts: kind -> summary of the last snapshots, mean over experts.
 
     Returns:
       The content of report.json.
 
     Raises:
-      ValueError: an unknown training set, or lengths that disagree.
+      ValueError: lengths that disagree.
     """
-    unknown = results.keys() - ROWS.keys()
-    if unknown:
-        raise ValueError(f"results must be among {list(ROWS)}, not {sorted(unknown)}")
     lengths = {len(class_names), len(train_counts)}
     lengths |= {len(result["per_class"]) for result in results.values()}
     if len(lengths) != 1:
         raise ValueError(f"classes are counted differently: {sorted(lengths)}")
     return {
         "name": config["name"],
-        "results": {name: dict(results[name]) for name in ROWS if name in results},
+        "results": {name: dict(result) for name, result in results.items()},
+        "best_on_test": _find_best(results),
+        "experts": {kind: dict(summary) for kind, summary in (experts or {}).items()},
         "config": dict(config),
         "config_hash": config_hash,
         "data_fingerprint": data_fingerprint,
@@ -76,26 +75,32 @@ def render_json(report: Mapping[str, Any]) -> str:
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
-    """The report as a page: results, settings, accuracy per class."""
-    num_seeds = max((len(r["per_seed"]) for r in report["results"].values()), default=0)
+    """The report as a page: results, curve, experts, settings, accuracy per class."""
+    rows = {n: r for n, r in report["results"].items() if not n.startswith(_CURVE)}
+    num_seeds = max((len(r["per_seed"]) for r in rows.values()), default=0)
     results = [
-        [ROWS[name], _mean_and_std(result), *(_cell(result.get(c)) for c in list(_COLUMNS)[1:])]
-        for name, result in report["results"].items()
-    ]
+        [r["title"], _mean_and_std(r), *(_cell(r.get(c)) for c in list(_COLUMNS)[1:]),
+         f"{r['rate']:.4g}", str(r["updates"])]
+        for r in rows.values()
+    ]  # fmt: skip
     return "\n".join(
         [
             f"# {report['name']}",
             "",
             f"Top-1 accuracy in %, mean ± standard deviation over {num_seeds} networks; groups by "
-            "training images per class.",
+            "training images per class. The final set is evaluated, nothing is chosen on the test "
+            "set.",
             "",
-            *_table(["trained on", *_COLUMNS.values()], results),
+            *_table(["trained on", *_COLUMNS.values(), "rate", "updates"], results),
             "",
+            *_tuning(rows),
+            *_curve(report),
+            *_experts(report["experts"]),
             _settings(report),
             "",
             *_table(
-                ["class", "training images", *(ROWS[name] for name in report["results"])],
-                _class_rows(report),
+                ["class", "training images", *(r["title"] for r in rows.values())],
+                _class_rows(report, rows),
             ),
             "",
             _origin(report),
@@ -104,24 +109,74 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     )
 
 
+def _find_best(results):
+    """The best point of the curve on the test set, as the literature reports; None without one."""
+    curve = {n: r["mean"] for n, r in results.items() if n.startswith(_CURVE) or n == "distilled"}
+    if len(curve) < 2:
+        return None
+    best = max(curve, key=curve.get)
+    return {"row": best, "mean": results[best]["mean"], "std": results[best]["std"]}
+
+
+def _tuning(rows):
+    """How the rates of real images were chosen."""
+    lines = []
+    for row in rows.values():
+        if row["tuning"]:
+            tried = ", ".join(f"{rate}: {score:.1f}" for rate, score in row["tuning"].items())
+            lines += [
+                f"Rate of «{row['title']}», by balanced accuracy in % on held-out training "
+                f"images: {tried}.",
+                "",
+            ]
+    return lines
+
+
+def _curve(report):
+    points = [
+        (int(name.removeprefix(_CURVE)), row)
+        for name, row in report["results"].items()
+        if name.startswith(_CURVE)
+    ]
+    if not points:
+        return []
+    rows = [[str(iteration), _mean_and_std(row)] for iteration, row in sorted(points)]
+    best = report["best_on_test"]
+    return [
+        *_table(["after iteration", "accuracy"], rows),
+        "",
+        f"Best on the test set, as the literature reports it and not to be compared with the final "
+        f"set: {best['mean']:.1f} ± {best['std']:.1f} ({best['row']}).",
+        "",
+    ]
+
+
+def _experts(experts):
+    if not experts:
+        return []
+    rows = [
+        [f"{kind} experts, epoch {s['num_epochs']}", *(_cell(s.get(c)) for c in _COLUMNS)]
+        for kind, s in experts.items()
+    ]
+    return [*_table(["last snapshots, mean over experts", *_COLUMNS.values()], rows), ""]
+
+
 def _settings(report: Mapping[str, Any]) -> str:
     config, counts = report["config"], report["train_counts"]
     data, net, distill = config["data"], config["net"], config["distill"]
-    ipc = distill["ipc"]
+    size = f", depth {net['depth']}, width {net['width']}" if net["name"] == "convnet" else ""
     return (
-        f"{ipc * len(counts)} synthetic images ({ipc} per class) from {sum(counts)} images of "
-        f"{data['source']} with {min(counts)} to {max(counts)} per class (factor "
-        f"{max(counts) / max(min(counts), 1):.3g}); {net['name']}, depth {net['depth']}, width "
-        f"{net['width']}; {config['experts']['num_experts']} experts, "
-        f"{distill['num_iterations']} iterations, {distill['gradient']} gradient, seed "
-        f"{config['seed']}."
+        f"Method {distill['method']}, {distill['ipc']} images per class from {sum(counts)} images "
+        f"of {data['source']} with {min(counts)} to {max(counts)} per class (factor "
+        f"{max(counts) / max(min(counts), 1):.3g}); {net['name']}{size}; "
+        f"{config['experts']['num_experts']} experts, seed {config['seed']}."
     )
 
 
-def _class_rows(report: Mapping[str, Any]) -> list[list[str]]:
+def _class_rows(report: Mapping[str, Any], results: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for k, name in enumerate(report["class_names"]):
-        accuracies = [_cell(result["per_class"][k]) for result in report["results"].values()]
+        accuracies = [_cell(result["per_class"][k]) for result in results.values()]
         rows.append([name, str(report["train_counts"][k]), *accuracies])
     return rows
 

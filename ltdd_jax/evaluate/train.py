@@ -21,7 +21,7 @@ class Evaluator:
 
     Attributes:
       init: keys [E] -> states.
-      run_epochs: (keys [E], epochs int32 [n], states, data, learning rates [n]) ->
+      run_epochs: (keys [E], epochs int32 [n], states, data, learning rates [E, n]) ->
         (states, losses [E, n]).
       predict: (states, images [B, H, W, C]) -> classes int32 [E, B].
     """
@@ -112,7 +112,7 @@ def make_evaluator(
     def predict(state, images):
         return jnp.argmax(network.apply(state.params, images), axis=-1).astype(jnp.int32)
 
-    axes = (0, None, 0, 0 if data_per_network else None, None)
+    axes = (0, None, 0, 0 if data_per_network else None, 0)
     return Evaluator(
         # In turn: random numbers for many at once take the compiler twice as long.
         init=training.vectorize(init, (0,), 1),

@@ -13,6 +13,7 @@ from ltdd_jax.nets.convnet import ConvNet
 from ltdd_jax.nets.lenet import LeNet
 from ltdd_jax.nets.mlp import MLP
 from ltdd_jax.nets.resnet import ResNet18
+from ltdd_jax.nets.sizes import Sizes, measure
 from ltdd_jax.nets.vgg import VGG11
 from ltdd_jax.types import Params
 
@@ -40,12 +41,14 @@ class Network:
       apply: (params, images [B, H, W, C]) -> logits [B, K].
       embed: (params, images) -> features [B, F]; reads the backbone only.
       classify: (params, features) -> logits; reads the classifier only.
+      sizes: parameters, maps and products for one image.
     """
 
     init: Callable[[jax.Array], Params]
     apply: Callable[[Params, jax.Array], jax.Array]
     embed: Callable[[Params, jax.Array], jax.Array]
     classify: Callable[[Params, jax.Array], jax.Array]
+    sizes: Sizes
 
 
 def build(
@@ -77,8 +80,6 @@ def build(
     def init(key):
         return module.init(key, example)["params"]
 
-    jax.eval_shape(init, jax.random.key(0))  # images too small for the depth fail here
-
     def call(method):
         def plain(params, inputs):
             return module.apply({"params": params}, inputs, method=method)
@@ -89,6 +90,8 @@ def build(
 
         return plain if dtype == "float32" else narrow
 
+    apply = call("__call__")
+    sizes = measure(init, apply, image_shape)  # images too small for the depth fail here
     return Network(
-        init=init, apply=call("__call__"), embed=call("embed"), classify=call("classify")
+        init=init, apply=apply, embed=call("embed"), classify=call("classify"), sizes=sizes
     )

@@ -1,64 +1,66 @@
-"""Stage `distill`: optimises the synthetic set against the trajectories."""
+"""Stage `distill`: runs a method to its synthetic set."""
 
+import concurrent.futures
 import dataclasses
+import functools
 import math
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
+from ltdd_jax import config as configs
 from ltdd_jax import training
-from ltdd_jax.distill import state as states
+from ltdd_jax.distill import FAMILIES, Method, Task
 from ltdd_jax.distill import step as steps
-from ltdd_jax.losses import class_frequencies
-from ltdd_jax.pipeline import health
-from ltdd_jax.pipeline.initial import initial_set
-from ltdd_jax.pipeline.pairs import Experts, PairReader
-from ltdd_jax.pipeline.problem import Problem
-from ltdd_jax.pipeline.workspace import Workspace
-from ltdd_jax.runtime import checkpoint, mesh, prng, processes
-from ltdd_jax.runtime.interrupt import StopRequest
+from ltdd_jax.pipeline import artefacts, experts, health, loop
+from ltdd_jax.pipeline.run import Run
+from ltdd_jax.presets import PRESETS
+from ltdd_jax.runtime import checkpoint, mesh, prng
 from ltdd_jax.runtime.progress import progress
 from ltdd_jax.types import SyntheticSet, UserError
 
-_KEEP = 2  # checkpoints, so that one is left if the newest is damaged
-_MAX_PIXEL = 1e6  # whitened pixels are of order 1; beyond this the run has exploded
-_MAX_STEP_SIZE = 1e3
+
+def make_method(run: Run) -> Method:
+    """The method that the config asks for; reads no files until it starts."""
+    config, problem = run.config, run.problem
+    section = PRESETS[config.distill.method].section
+    task = Task(
+        network=problem.network,
+        augment=problem.augment,
+        images=problem.train_images,
+        labels=problem.train.labels,
+        class_counts=problem.class_counts,
+        stream=functools.partial(prng.stream_key, config.seed),
+        snapshot=experts.Snapshots(run).read,
+        num_experts=config.experts.num_experts,
+        map_pairs=functools.partial(_map_pairs, run),
+    )
+    return FAMILIES[section](task, ipc=config.distill.ipc, **config[section].to_dict())
 
 
-def make_phases(config: ConfigDict, problem: Problem) -> list[steps.Phase]:
-    """The paper's two phases, without one whose loss weight is 0."""
-    distill = config.distill
-    weights = class_frequencies(problem.class_counts, distill.class_weight_offset)
-    kinds = {
-        "representation": ("all", "backbone", tuple(float(w) for w in np.asarray(weights))),
-        "classifier": ("classifier", "classifier", None),
-    }
-    return [
-        steps.Phase(
-            name=name,
-            moved=moved,
-            matched=matched,
-            student_steps=distill[name].student_steps,
-            batch_size=distill.batch_size,
-            loss_weight=distill[name].loss_weight,
-            class_weights=class_weights,
-        )
-        for name, (moved, matched, class_weights) in kinds.items()
-        if distill[name].loss_weight > 0
-    ]
+def identify(run: Run, method: Method) -> dict:
+    """What makes the synthetic set what it is."""
+    config = run.config
+    made_by = ["seed", "data", "net", "augment", "runtime.precision"]
+    made_by += ["distill.method", "distill.ipc", PRESETS[config.distill.method].section]
+    made_by += [f"experts.{kind}" for kind in method.experts]
+    made_by += ["experts.num_experts"] if method.experts else []
+    return configs.identity(config, made_by) | {"data_fingerprint": run.problem.fingerprint}
 
 
-def make_optimizer(config: ConfigDict):
-    """The outer optimiser of the config."""
-    names = ("image", "label", "step_size")
-    rates = {f"{n}_{part}": config.distill[f"{n}_{part}"] for n in names for part in _LR_MOMENTUM}
-    return states.make_outer_optimizer(**rates)
+def _map_pairs(run, function, in_axes):
+    """`function` over expert pairs, spread over the devices; in turn where one fills them."""
+    config, problem = run.config, run.problem
+    rows = min(config.trajectory.batch_size, config.distill.ipc * problem.num_classes)
+    lanes = mesh.choose_lanes(rows * problem.network.sizes.largest_map)
+    return mesh.spread(training.vectorize(function, in_axes, lanes), in_axes, _make_mesh(run))
 
 
-_LR_MOMENTUM = ("lr", "momentum")
+def _make_mesh(run):
+    """Devices that share the pairs of an iteration; one where a method has no pairs."""
+    trajectory = PRESETS[run.config.distill.method].section == "trajectory"
+    return mesh.make_mesh(run.config.trajectory.pairs_per_iteration if trajectory else 1, even=True)
 
 
 @dataclasses.dataclass
@@ -79,166 +81,132 @@ class _Window:
         return means
 
 
-class Distiller:
-    """Runs the outer loop: compiled blocks of iterations, log lines, checkpoints."""
+class _Reader:
+    """Reads the inputs of coming iterations in a thread, stacked over a block of them."""
 
-    def __init__(
-        self, config: ConfigDict, problem: Problem, workspace: Workspace, stop: StopRequest
+    def __init__(self, method: Method, block: int):
+        self._method, self._block = method, block
+        self._executor = concurrent.futures.ThreadPoolExecutor(1, "inputs")
+        self._waiting: dict[int, concurrent.futures.Future] = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._executor.shutdown(cancel_futures=True)
+
+    def prefetch(self, begin: int) -> None:
+        """Starts reading the inputs of the block that begins with iteration `begin`."""
+        self._waiting[begin] = self._executor.submit(self._read, begin)
+
+    def take(self, begin: int):
+        """The inputs prefetched before."""
+        return self._waiting.pop(begin).result()
+
+    def _read(self, begin):
+        inputs = [self._method.read(i) for i in range(begin, begin + self._block)]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *inputs)
+
+
+def run_distill(run: Run, method: Method) -> SyntheticSet:
+    """Optimises to the last iteration, from the last checkpoint if there is one.
+
+    The first set, those kept on the way and the result are written.
+
+    Raises:
+      UserError: experts are missing, a full disk, or numbers that went wrong.
+      trajectory.DamagedSegmentError: a snapshot that is needed is damaged.
+      Interrupted: stopped by a signal, with everything saved.
+    """
+    checkpoints = loop.Checkpoints(run.workspace.distill, run.workspace.warn)
+    found = checkpoints.restore(_abstract_state(run, method))
+    if found is None or not artefacts.find_set(run, artefacts.INITIAL).exists():
+        synthetic = method.start()
+        artefacts.write_set(run, synthetic, method.labels, artefacts.INITIAL)
+    if found is None:
+        state = method.init(prng.stream_key(run.config.seed, "distill"), synthetic)
+        found = state, {"window": {}}, 0
+    state, record, done = found
+    window = _Window(**record["window"])
+    run.workspace.metrics.truncate_after("distill", done)
+    if done < method.num_iterations:
+        state = _optimise(run, method, checkpoints, state, window, done)
+    synthetic = method.result(state)
+    artefacts.write_set(run, synthetic, method.labels, artefacts.FINAL)
+    return synthetic
+
+
+def _optimise(run, method, checkpoints, state, window, done):
+    runtime, total = run.config.runtime, method.num_iterations
+    wanted = runtime.iterations_per_call or mesh.choose_iterations_per_call(runtime.log_steps)
+    block = min(wanted, total)
+    devices = _make_mesh(run)
+    run_block = jax.jit(steps.repeat_step(method.step), donate_argnums=0)
+    state = mesh.place(state, devices, split=False)
+    cadence = loop.Cadence(runtime, runtime.checkpoint_steps, done)
+    keep = run.config.distill.keep_steps
+    with (
+        _Reader(method, block) as reader,
+        checkpoint.Writer() as writer,
+        progress(total, initial=done, desc="distill", unit="iteration") as show,
     ):
-        self._config, self._workspace, self._stop = config, workspace, stop
-        self._problem = problem
-        self._total = config.distill.num_iterations
-        self._block = min(
-            config.runtime.iterations_per_call
-            or mesh.choose_iterations_per_call(config.runtime.log_steps),
-            self._total,
-        )
-        self._phases = make_phases(config, problem)
-        num_pairs = config.distill.pairs_per_iteration
-        self._devices = mesh.make_mesh(num_pairs, even=True)
-        self._tx = make_optimizer(config)
-        step = steps.make_distill_step(
-            problem.network,
-            self._phases,
-            self._tx,
-            problem.augment,
-            gradient=config.distill.gradient,
-            skip_threshold=config.distill.skip_threshold,
-            num_pairs=num_pairs,
-            map_pairs=self._map_pairs,
-        )
-        self._run_block = jax.jit(steps.repeat_step(step), donate_argnums=0)
-        self._window = _Window()
+        reader.prefetch(done)
 
-    def _map_pairs(self, function, in_axes):
-        """`function` over expert pairs, spread over the devices; in turn where one fills them."""
-        height, width, _ = self._problem.image_shape
-        rows = min(
-            self._config.distill.batch_size, self._config.distill.ipc * self._problem.num_classes
-        )
-        lanes = mesh.choose_lanes(rows * height * width * self._config.net.width)
-        mapped = training.vectorize(function, in_axes, lanes)
-        return mesh.spread(mapped, in_axes, self._devices)
-
-    def run(self) -> SyntheticSet:
-        """Optimises to the last iteration, from the last checkpoint if there is one.
-
-        Raises:
-          UserError: experts are missing, a full disk, or numbers that went wrong.
-          trajectory.DamagedSegmentError: a snapshot that is needed is damaged.
-          Interrupted: stopped by a signal, with everything saved.
-        """
-        experts = Experts(self._config, self._problem, self._workspace)
-        state, done = self._restore()
-        if state is None:
-            synthetic = initial_set(self._config, self._problem, experts)
-            key = prng.stream_key(self._config.seed, "distill")
-            state, done = states.init_state(key, synthetic, self._tx), 0
-        self._workspace.metrics.truncate_after("distill", done)
-        if done >= self._total:
-            return state.synthetic
-        state = mesh.place(state, self._devices, split=False)
-        with (
-            PairReader(self._config, self._phases, experts) as reader,
-            checkpoint.Writer() as writer,
-            progress(
-                self._total,
-                initial=done,
-                desc="distill",
-                unit="iteration",
-                enabled=processes.is_first(),
-            ) as advance,
-        ):
-            state = self._loop(state, done, reader, writer, advance)
-        return state.synthetic
-
-    def _loop(self, state, done, reader, writer, advance):
-        saved, saved_at = done, time.monotonic()
-        reader.prefetch(done, done + self._block)
-        while done < self._total:
-            count = min(self._block, self._total - done)
-            pairs = reader.take(done, done + self._block)
-            active = np.arange(self._block) < count
-            state, metrics = self._run_block(
-                state, mesh.place(pairs, self._devices, split=False), active
-            )
-            if done + count < self._total:
-                reader.prefetch(done + count, done + count + self._block)
-            metrics = jax.tree.map(lambda x, n=count: np.asarray(x)[:n], metrics)
+        def advance(done):
+            nonlocal state
+            count = min(block, total - done)
+            inputs = mesh.place(reader.take(done), devices, split=False)
+            state, metrics = run_block(state, inputs, np.arange(block) < count)
+            if done + count < total:
+                reader.prefetch(done + count)
+            metrics = jax.tree.map(lambda x: np.asarray(x)[:count], metrics)
             for offset in range(count):
                 values = {name: float(x[offset]) for name, x in metrics.items()}
-                self._note(done + offset + 1, values, saved)
-            advance(count, loss=float(metrics["loss"][-1]))
-            done += count
-            if self._stop.agree(done == self._total, self._is_due(done - saved, saved_at)):
-                self._save(writer, state, done, saved)
-                saved, saved_at = done, time.monotonic()
-            if self._stop.requested and done < self._total:
-                writer.wait()
-                self._stop.raise_if_requested()
-        return state
+                _note(run, method, window, done + offset + 1, values, cadence.saved)
+            show(count, loss=float(metrics["loss"][-1]))
+            if keep and (done + count) // keep > done // keep and done + count < total:
+                name = artefacts.name_kept(done + count)
+                artefacts.write_set(run, method.result(state), method.labels, name)
+            return count
 
-    def _is_due(self, iterations, since):
-        runtime = self._config.runtime
-        minutes = (time.monotonic() - since) / 60
-        return iterations >= runtime.checkpoint_steps or (
-            runtime.checkpoint_minutes > 0 and minutes >= runtime.checkpoint_minutes
-        )
+        def save(done):
+            if not health.is_finite(state):
+                what = "the synthetic set has values that are not finite"
+                raise _went_wrong(method, done, what, cadence.saved)
+            checkpoints.save(writer, state, done, {"window": dataclasses.asdict(window)})
 
-    def _note(self, step, values, saved):
-        """Checks the numbers of one iteration and writes a log line when one is due."""
-        problem = next((n for n, v in values.items() if not math.isfinite(v)), None)
-        if problem is None and values["image_max"] > _MAX_PIXEL:
-            problem = "image_max"
-        if problem is None and abs(values["step_size"]) > _MAX_STEP_SIZE:
-            problem = "step_size"
-        if problem is not None:
-            raise _went_wrong(step, f"{problem} is {values[problem]:g}", saved)
-        self._window.add(values)
-        if step % self._config.runtime.log_steps == 0 or step == self._total:
-            self._workspace.metrics.write("distill", step, self._window.pop_means())
-
-    def _save(self, writer, state, done, saved):
-        if not health.is_finite(state):
-            raise _went_wrong(done, "the synthetic set has values that are not finite", saved)
-
-        def prune():
-            steps_there = checkpoint.complete_steps(self._workspace.distill)
-            checkpoint.prune(self._workspace.distill, keep=steps_there[-_KEEP:])
-
-        record = {"window": dataclasses.asdict(self._window)}
-        path = checkpoint.step_path(self._workspace.distill, done)
-        writer.save(path, state, record, then=prune)
-
-    def _restore(self):
-        """The newest state that can be trusted and its iteration, or (None, 0)."""
-        found = processes.first_then_rest(
-            lambda: checkpoint.restore_newest(
-                self._workspace.distill, self._abstract_state(), self._workspace.warn
-            )
-        )
-        if found is None:
-            return None, 0
-        state, record, done = found
-        self._window = _Window(**record["window"])
-        return state, done
-
-    def _abstract_state(self):
-        size = self._config.distill.ipc * self._problem.num_classes
-        synthetic = SyntheticSet(
-            images=jax.ShapeDtypeStruct((size, *self._problem.image_shape), jnp.float32),
-            label_logits=jax.ShapeDtypeStruct((size, self._problem.num_classes), jnp.float32),
-            step_size=jax.ShapeDtypeStruct((), jnp.float32),
-        )
-        return jax.eval_shape(
-            lambda key, s: states.init_state(key, s, self._tx), jax.random.key(0), synthetic
-        )
+        loop.run_loop(
+            run.stop, writer, cadence, done=done, total=total, advance=advance, save=save,
+            save_last=True,
+        )  # fmt: skip
+    return state
 
 
-def _went_wrong(step, what, saved):
+def _note(run, method, window, step, values, saved):
+    """Checks the numbers of one iteration and writes a log line when one is due."""
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    bad += [name for name, limit in method.limits.items() if abs(values[name]) > limit]
+    if bad:
+        raise _went_wrong(method, step, f"{bad[0]} is {values[bad[0]]:g}", saved)
+    window.add(values)
+    if step % run.config.runtime.log_steps == 0 or step == method.num_iterations:
+        run.workspace.metrics.write("distill", step, window.pop_means())
+
+
+def _abstract_state(run, method):
+    """The shapes of the state, in which a checkpoint is read."""
+    problem, rows = run.problem, len(method.labels)
+    synthetic = SyntheticSet(
+        images=jax.ShapeDtypeStruct((rows, *problem.image_shape), jnp.float32),
+        label_logits=jax.ShapeDtypeStruct((rows, problem.num_classes), jnp.float32),
+        step_size=jax.ShapeDtypeStruct((), jnp.float32),
+    )
+    return jax.eval_shape(method.init, jax.random.key(0), synthetic)
+
+
+def _went_wrong(method, step, what, saved):
     return UserError(
-        f"distillation went wrong at iteration {step}: {what}; lower --config.distill.image_lr, "
-        "--config.distill.step_size_lr or --config.distill.initial_step_size, or set "
-        "--config.distill.skip_threshold (another --workdir; set --config.experts.path to reuse "
-        "the experts)" + (f"; iteration {saved} is the last that was saved" if saved else "")
+        f"distillation went wrong at iteration {step}: {what}; {method.remedy} (with --set=NAME "
+        "or another --workdir, since the settings change)"
+        + (f"; iteration {saved} is the last that was saved" if saved else "")
     )

@@ -1,282 +1,327 @@
-"""Stage `evaluate`: fresh networks on the distilled set, a random real subset, and all data."""
+"""Stage `evaluate`: fresh networks on every row, rates of real images chosen on held-out ones."""
 
-import dataclasses
-import time
-import zlib
-from collections.abc import Callable
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from ltdd_jax.evaluate import baselines, metrics
+from ltdd_jax import config as configs
+from ltdd_jax.evaluate import metrics
 from ltdd_jax.evaluate import train as evaluation
-from ltdd_jax.pipeline import health
-from ltdd_jax.pipeline.problem import Problem
-from ltdd_jax.pipeline.workspace import Workspace
+from ltdd_jax.pipeline import health, loop
+from ltdd_jax.pipeline import rows as rows_of
+from ltdd_jax.pipeline.rows import Row
+from ltdd_jax.pipeline.run import Run
 from ltdd_jax.runtime import checkpoint, files, mesh, prng, processes
-from ltdd_jax.runtime.interrupt import StopRequest
 from ltdd_jax.runtime.progress import progress
-from ltdd_jax.types import SyntheticSet, UserError
+from ltdd_jax.types import UserError
 
 _TEST_BATCH = 250
-_KEEP = 2  # checkpoints, so that one is left if the newest is damaged
 _CALLS = 40  # compiled calls per training run: each is a chance to show progress and to stop
+_HASH_DIGITS = 8
+_PROTOCOL = ("num_seeds", "batch_size", "momentum", "weight_decay")
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One data set to train on.
-
-    Attributes:
-      name: in the report.
-      load: makes (images [N, H, W, C], label logits [N, K]); a leading axis E where every
-        network has its own.
-      num_rows: N.
-      step_size: learning rate.
-      num_epochs: nominal number E of the protocol.
-      per_network: whether the data have the leading axis.
-    """
-
-    name: str
-    load: Callable
-    num_rows: int
-    step_size: float
-    num_epochs: int
-    per_network: bool = False
-
-
-def make_arms(config: ConfigDict, problem: Problem, synthetic: SyntheticSet) -> list[Arm]:
-    """The distilled set and what it is compared with."""
-    settings, ipc = config.evaluation, config.distill.ipc
-    labels, num_classes = problem.train.labels, problem.num_classes
-
-    def real(rows):
-        logits = baselines.hard_label_logits(labels[rows], num_classes)
-        return jnp.asarray(problem.train_images[rows]), jnp.asarray(logits)
-
-    def random_real():
-        root = prng.stream_key(config.seed, "baseline")
-        rows = [
-            baselines.draw_random_subset(jax.random.fold_in(root, seed), labels, num_classes, ipc)
-            for seed in range(settings.num_seeds)
-        ]
-        return real(np.stack(rows))
-
-    return [
-        Arm(
-            name="distilled",
-            load=lambda: (jnp.asarray(synthetic.images), jnp.asarray(synthetic.label_logits)),
-            num_rows=ipc * num_classes,
-            step_size=float(synthetic.step_size),
-            num_epochs=settings.num_epochs,
-        ),
-        Arm(
-            name="random_real",
-            load=random_real,
-            num_rows=ipc * num_classes,
-            step_size=settings.baseline_step_size,
-            num_epochs=settings.num_epochs,
-            per_network=True,
-        ),
-        Arm(
-            name="full_real",
-            load=lambda: real(np.arange(len(labels))),
-            num_rows=len(labels),
-            step_size=settings.baseline_step_size,
-            num_epochs=settings.full_num_epochs or settings.num_epochs,
-        ),
-    ]
-
-
-def run_evaluate(
-    config: ConfigDict,
-    problem: Problem,
-    workspace: Workspace,
-    synthetic: SyntheticSet,
-    stop: StopRequest,
-) -> dict[str, dict]:
-    """Evaluates every arm that is not finished yet; returns the summary of each.
+def run_evaluate(run: Run) -> dict[str, dict[str, Any]]:
+    """Evaluates every row that is not finished yet; returns the summary of each, by name.
 
     Raises:
       UserError: a full disk, or numbers that went wrong.
       Interrupted: stopped by a signal, with everything saved.
     """
-    results = {}
-    trained_on = _checksum(synthetic)
-    for index, arm in enumerate(make_arms(config, problem, synthetic)):
-        path = workspace.evaluate / f"{arm.name}.json"
-        found = processes.first_then_rest(lambda p=path: workspace.read_or_set_aside(p))
-        if found is not None and found["synthetic"] != trained_on:
-            workspace.warn(f"{path} is of another synthetic set; evaluating this one")
-            found = None
-        if found is None:
-            key = jax.random.fold_in(prng.stream_key(config.seed, "evaluate"), index)
-            accuracies = _ArmRun(config, problem, workspace, arm, stop, trained_on).run(key)
-            found = {"per_seed_per_class": accuracies.tolist(), "synthetic": trained_on}
-            if processes.is_first():
-                files.write_sealed(path, found)
-            stop.agree()
-            stop.raise_if_requested()
-        if processes.is_first():
-            checkpoint.prune(workspace.evaluate / arm.name, keep=())  # of no use any more
-        results[arm.name] = metrics.summarize(
-            np.asarray(found["per_seed_per_class"]),
-            problem.test.class_counts(),
-            np.asarray(problem.class_counts),
+    rows = rows_of.make_rows(run)
+    trainers = _Trainers(run)
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows_of.order_for_rates(rows):
+        rate = found[row.rate_of]["rate"] if row.rate_of else row.rate
+        found[row.name] = _evaluate_row(run, trainers, row, rate)
+    return {row.name: _summarize(run, row, found[row.name]) for row in rows}
+
+
+def identify(run: Run, row: Row, rate: float | None) -> dict[str, Any]:
+    """What makes the result of a row what it is."""
+    made_by = ["seed", "data", "net", "augment", "runtime.precision"]
+    made_by += [f"evaluation.{name}" for name in _PROTOCOL]
+    if rate is None:
+        made_by += [f"evaluation.{x}" for x in ("baseline_rates", "held_out", "tuning_epochs")]
+    return configs.identity(run.config, made_by) | {
+        "data_fingerprint": run.problem.fingerprint,
+        "row": {
+            "name": row.name,
+            "made_of": row.made_of,
+            "num_epochs": row.num_epochs,
+            "rate": rate,
+        },
+    }
+
+
+def _evaluate_row(run, trainers, row, rate):
+    """Accuracies of a row with the rate that was used, from its file if they are there."""
+    identity = identify(run, row, rate)
+    name = f"{row.name}-{configs.identity_hash(identity)[:_HASH_DIGITS]}"
+    path = run.workspace.evaluate / f"{name}.json"
+    found = processes.first_then_rest(lambda: run.workspace.read_or_set_aside(path))
+    if found is None or found["identity"] != identity:
+        trainer = trainers.get(row)
+        tuning: dict[str, float] = {}
+        if rate is None:
+            rate, tuning = _choose_rate(run, trainers, row, name)
+        job = _Job(name, row.title, row.key(run.config.seed), {"identity": identity})
+        rates = np.full(run.config.evaluation.num_seeds, rate)
+        state = trainer.train(job, row.load(len(rates)), rates)
+        predictions = trainers.predict(state, run.problem.test_images)
+        accuracies = metrics.per_class_accuracy(
+            predictions, run.problem.test.labels, run.problem.num_classes
         )
-    return results
+        found = {
+            "identity": identity,
+            "per_seed_per_class": accuracies.tolist(),
+            "rate": float(rate),
+            "tuning": tuning,
+        }
+        if run.config.evaluation.keep_networks:
+            _keep_networks(run, name, state)
+        files.write_sealed(path, found)
+        run.stop.agree()
+        run.stop.raise_if_requested()
+    loop.Checkpoints(run.workspace.evaluate / name, run.workspace.warn).delete()
+    return found
 
 
-def _checksum(synthetic):
-    """What ties results to the set they are of; hexadecimal."""
-    value = 0
-    for leaf in jax.tree.leaves(synthetic):
-        value = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), value)
-    return f"{value:08x}"
+def _summarize(run, row, found):
+    accuracies = np.asarray(found["per_seed_per_class"])
+    test_counts = run.problem.test.class_counts()
+    summary = metrics.summarize(accuracies, test_counts, np.asarray(run.problem.class_counts))
+    batches = -(-row.num_rows // run.config.evaluation.batch_size)
+    return summary | {
+        "title": row.title,
+        "rate": found["rate"],
+        "tuning": found["tuning"],
+        "num_epochs": row.num_epochs + 1,
+        "updates": (row.num_epochs + 1) * batches,
+        "images": row.num_rows,
+    }
 
 
-def _step_values(config, problem, arm):
-    """Numbers in the largest feature map of a batch of one network."""
-    height, width, _ = problem.image_shape
-    return min(config.evaluation.batch_size, arm.num_rows) * height * width * config.net.width
+def _choose_rate(run, trainers, row, name):
+    """The rate of the grid with the best balanced accuracy on held-out training images.
 
-
-class _ArmRun:
-    """Trains the networks of one arm in pieces, with checkpoints between them."""
-
-    def __init__(self, config, problem, workspace, arm, stop, trained_on):
-        self._workspace, self._trained_on = workspace, trained_on
-        self._config, self._problem, self._arm, self._stop = config, problem, arm, stop
-        self._directory = workspace.evaluate / arm.name
-        settings = config.evaluation
-        self._devices = mesh.make_mesh(settings.num_seeds)
-        self._evaluator = evaluation.make_evaluator(
-            problem.network,
-            problem.augment,
-            num_rows=arm.num_rows,
-            num_epochs=arm.num_epochs,
-            batch_size=settings.batch_size,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            data_per_network=arm.per_network,
-            lanes=mesh.choose_lanes(_step_values(config, problem, arm)),
-            spread=lambda function, axes: mesh.spread(function, axes, self._devices),
+    A small set is trained with every seed at every rate, the whole training set once at every
+    rate, all of the networks that run together at another rate or seed.
+    """
+    settings, problem = run.config.evaluation, run.problem
+    grid = [float(rate) for rate in settings.baseline_rates]
+    key = prng.stream_key(run.config.seed, "held_out")
+    kept, held = rows_of.hold_out(key, problem.train.labels, settings.held_out)
+    if len(grid) == 1 or not len(held):
+        return grid[0], {}
+    width = settings.num_seeds
+    seeds = width if row.per_network else 1
+    lanes = [(rate, seed) for rate in grid for seed in range(seeds)]
+    trainer = trainers.get(row, settings.tuning_epochs)
+    images, labels = row.load_kept(kept, width)
+    scores: dict[float, list[float]] = {rate: [] for rate in grid}
+    for begin in range(0, len(lanes), width):
+        chosen = (lanes[begin : begin + width] * width)[:width]  # padded by repetition
+        places = [seed for _, seed in chosen]
+        data = (images[places], labels[places]) if row.per_network else (images, labels)
+        rates = np.array([rate for rate, _ in chosen])
+        job = _Job(
+            f"{name}-rates-{begin:04d}",
+            f"{row.title}: rates {', '.join(f'{x:g}' for x in sorted(set(rates.tolist())))}",
+            row.key(run.config.seed),
+            {"rates": rates.tolist(), "seeds": places},
+            seeds=tuple(places),
+            may_fail=True,
         )
-        self._total = arm.num_epochs + 1
-        self._piece = -(-self._total // _CALLS)
+        state = trainer.train(job, data, rates)
+        predictions = trainers.predict(state, problem.train_images[held])
+        loop.Checkpoints(run.workspace.evaluate / job.name, run.workspace.warn).delete()
+        for lane, (rate, _) in enumerate(lanes[begin : begin + width]):
+            score = _balanced(predictions[lane], problem.train.labels[held])
+            scores[rate].append(score)
+    means = {rate: float(np.mean(values)) for rate, values in scores.items()}
+    best = max(grid, key=lambda rate: (means[rate], -rate))
+    return best, {f"{rate:g}": mean for rate, mean in means.items()}
 
-    def run(self, key: jax.Array) -> np.ndarray:
-        """Accuracy of every network in every class, float64 [E, K] in 0..1."""
-        arm, num_seeds = self._arm, self._config.evaluation.num_seeds
-        # Padding networks fill the last devices; their results are dropped.
-        width = mesh.round_up(num_seeds, self._devices)
-        seeds = jnp.minimum(jnp.arange(width), num_seeds - 1)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(seeds)
-        state = jax.jit(self._evaluator.init)(keys)
-        state, done = self._restore(state, seeds)
-        keys, state = mesh.place((keys, state), self._devices, split=True)
-        rates = evaluation.learning_rates(arm.step_size, arm.num_epochs)
-        run_piece = jax.jit(self._run_piece)
-        data = arm.load()
-        if arm.per_network:
-            data = jax.tree.map(lambda x: x[seeds], data)
-        data = mesh.place(data, self._devices, split=arm.per_network)
-        with (
-            checkpoint.Writer() as writer,
-            progress(
-                self._total,
-                initial=done,
-                desc=f"evaluate {arm.name}",
-                unit="epoch",
-                enabled=processes.is_first(),
-            ) as bar,
-        ):
-            saved_at = time.monotonic()
-            while done < self._total:
-                epochs = np.arange(done, done + self._piece)
-                active = epochs < self._total
-                piece_rates = rates[np.minimum(epochs, self._total - 1)]
-                state, losses = run_piece(
-                    keys, epochs.astype(np.int32), state, data, piece_rates, active
-                )
-                loss = float(mesh.fetch(losses)[:, active].mean())
-                done += int(active.sum())
-                self._check(loss, state, done)
-                bar(int(active.sum()), loss=loss)
-                minutes = self._config.runtime.checkpoint_minutes
-                due = minutes > 0 and time.monotonic() - saved_at > 60 * minutes
-                if self._stop.agree(due) and done < self._total:
-                    self._save(writer, state, done)
-                    saved_at = time.monotonic()
-                if self._stop.requested and done < self._total:
-                    writer.wait()
-                    self._stop.raise_if_requested()
-        predictions = self._predict(state)[:num_seeds]
-        num_classes = self._problem.num_classes
-        return metrics.per_class_accuracy(predictions, self._problem.test.labels, num_classes)
 
-    def _check(self, loss, state, done):
-        if not (np.isfinite(loss) and health.is_finite(state)):
-            raise UserError(
-                f"training on the {self._arm.name} set went wrong before epoch {done}: its loss "
-                f"is {loss:g} and its learning rate {self._arm.step_size:g}; the latter is "
-                "--config.evaluation.baseline_step_size for real images, and learned from "
-                "--config.distill.initial_step_size on for the distilled set"
-            )
+def _balanced(predictions, labels):
+    """Mean over the classes that occur of the share predicted correctly, in percent."""
+    return 100 * float(
+        np.mean([np.mean(predictions[labels == label] == label) for label in np.unique(labels)])
+    )
 
-    def _run_piece(self, keys, epochs, state, data, rates, active):
-        """Epochs that are not active (padding of the last piece) change nothing."""
 
-        def body(state, inputs):
-            epoch, rate, is_active = inputs
-            return jax.lax.cond(
-                is_active,
-                lambda s: self._one_epoch(keys, epoch, s, data, rate),
-                lambda s: (s, jnp.full(keys.shape, jnp.nan, jnp.float32)),
-                state,
-            )
+def _keep_networks(run, name, state):
+    path = run.workspace.evaluate / "networks" / name
+    if not checkpoint.is_complete(path):
+        with checkpoint.Writer() as writer:
+            writer.save(path, {"params": _cut(run, mesh.fetch(state.params))}, {})
 
-        state, losses = jax.lax.scan(body, state, (epochs, rates, active))
-        return state, losses.T
 
-    def _one_epoch(self, keys, epoch, state, data, rate):
-        state, losses = self._evaluator.run_epochs(keys, epoch[None], state, data, rate[None])
-        return state, losses[:, 0]
+def _cut(run, tree):
+    """Without padding networks: their number depends on the devices."""
+    return jax.tree.map(lambda x: x[: run.config.evaluation.num_seeds], tree)
 
-    def _predict(self, state):
-        images = self._problem.test_images
-        predict = jax.jit(self._evaluator.predict)
+
+class _Job:
+    """One training of several networks: its name, its random numbers, what it is of.
+
+    Args:
+      name: of its directory.
+      title: for the progress bar.
+      key: root of the random numbers.
+      made_of: to what its checkpoints belong.
+      seeds: of each network; 0, 1, 2, ... if None.
+      may_fail: whether numbers that go wrong are left to the caller, as while rates are compared.
+    """
+
+    def __init__(self, name, title, key, made_of, seeds=None, may_fail=False):
+        self.name, self.title, self.key, self.made_of = name, title, key, made_of
+        self.seeds, self.may_fail = seeds, may_fail
+
+
+class _Trainers:
+    """Compiled functions, shared by the rows of the same shape."""
+
+    def __init__(self, run: Run):
+        self._run = run
+        self.devices = mesh.make_mesh(run.config.evaluation.num_seeds)
+        self._made: dict[tuple, _Trainer] = {}
+        self._predict = None
+
+    def get(self, row: Row, num_epochs: int = 0):
+        """The trainer of a row; `num_epochs` 0 is the row's."""
+        shape = (row.num_rows, num_epochs or row.num_epochs, row.per_network)
+        if shape not in self._made:
+            self._made[shape] = _Trainer(self._run, self.devices, *shape)
+        trainer = self._made[shape]
+        if self._predict is None:
+            self._predict = jax.jit(trainer.evaluator.predict)
+        return trainer
+
+    def predict(self, state, images: np.ndarray) -> np.ndarray:
+        """Classes int32 [E, N] of images [N, H, W, C], in blocks of one shape."""
         parts = []
         for begin in range(0, len(images), _TEST_BATCH):
             block = images[begin : begin + _TEST_BATCH]
             padding = np.repeat(block[-1:], _TEST_BATCH - len(block), axis=0)
-            found = mesh.fetch(predict(state, np.concatenate([block, padding])))
+            found = mesh.fetch(self._predict(state, np.concatenate([block, padding])))
             parts.append(found[:, : len(block)])
-        return np.concatenate(parts, axis=1)
+        return np.concatenate(parts, axis=1)[: self._run.config.evaluation.num_seeds]
 
-    def _save(self, writer, state, done):
-        """Without padding networks: their number depends on the devices."""
-        kept = jax.tree.map(lambda x: x[: self._config.evaluation.num_seeds], mesh.fetch(state))
 
-        def prune():
-            checkpoint.prune(
-                self._directory, keep=checkpoint.complete_steps(self._directory)[-_KEEP:]
-            )
+class _Trainer:
+    """Trains the networks of rows of one shape in pieces, with checkpoints between them."""
 
-        path = checkpoint.step_path(self._directory, done)
-        writer.save(path, kept, {"synthetic": self._trained_on}, then=prune)
-
-    def _restore(self, state, seeds):
-        """The newest state of this arm that can be trusted, else the given one, and its epoch."""
-        count = self._config.evaluation.num_seeds
-        like = jax.eval_shape(lambda: jax.tree.map(lambda x: x[:count], state))
-        found = processes.first_then_rest(
-            lambda: checkpoint.restore_newest(self._directory, like, self._workspace.warn)
+    def __init__(self, run: Run, devices, num_rows: int, num_epochs: int, per_network: bool):
+        self._run, self._devices, self._per_network = run, devices, per_network
+        settings = run.config.evaluation
+        step_values = min(settings.batch_size, num_rows) * run.problem.network.sizes.largest_map
+        self.evaluator = evaluation.make_evaluator(
+            run.problem.network,
+            run.problem.augment,
+            num_rows=num_rows,
+            num_epochs=num_epochs,
+            batch_size=settings.batch_size,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            data_per_network=per_network,
+            lanes=mesh.choose_lanes(step_values),
+            spread=lambda function, axes: mesh.spread(function, axes, devices),
         )
-        if found is None or found[1]["synthetic"] != self._trained_on:
-            if found is not None and processes.is_first():
-                checkpoint.prune(self._directory, keep=())
-            return state, 0
-        return jax.tree.map(lambda x: jnp.asarray(x)[seeds], found[0]), found[2]
+        self._num_epochs, self._total = num_epochs, num_epochs + 1
+        self._piece = -(-self._total // _CALLS)
+        self._init = jax.jit(self.evaluator.init)
+        self._run_piece = jax.jit(functools.partial(_run_piece, self.evaluator))
+
+    def train(self, job: _Job, data, rates: np.ndarray):
+        """States of the trained networks, padded to the devices.
+
+        Args:
+          job: what is trained.
+          data: images and label logits, with a leading axis of networks where each has its own.
+          rates: [E], learning rate of each network.
+        """
+        run, num_seeds = self._run, len(rates)
+        width = mesh.round_up(num_seeds, self._devices)
+        lanes = np.minimum(np.arange(width), num_seeds - 1)  # padding repeats the last network
+        seeds = np.arange(num_seeds) if job.seeds is None else np.asarray(job.seeds)
+        keys = jax.vmap(lambda i: jax.random.fold_in(job.key, i))(jnp.asarray(seeds[lanes]))
+        state = self._init(keys)
+        checkpoints = loop.Checkpoints(
+            run.workspace.evaluate / job.name, run.workspace.warn, job.made_of
+        )
+        found = checkpoints.restore(jax.eval_shape(lambda: _cut(run, state)))
+        done = 0
+        if found is not None:
+            state, _, done = found
+            state = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[lanes]), state)
+        schedule = np.stack([evaluation.learning_rates(rates[i], self._num_epochs) for i in lanes])
+        keys, state = mesh.place((keys, state), self._devices, split=True)
+        if self._per_network:
+            data = jax.tree.map(lambda x: np.asarray(x)[lanes], data)
+        data = mesh.place(jax.tree.map(jnp.asarray, data), self._devices, split=self._per_network)
+        cadence = loop.Cadence(run.config.runtime, None, done)
+        with (
+            checkpoint.Writer() as writer,
+            progress(self._total, initial=done, desc=job.title, unit="epoch") as show,
+        ):
+
+            def advance(done):
+                nonlocal state
+                epochs = np.arange(done, done + self._piece)
+                active = epochs < self._total
+                piece = mesh.place(
+                    schedule[:, np.minimum(epochs, self._total - 1)], self._devices, split=True
+                )
+                state, losses = self._run_piece(
+                    keys, epochs.astype(np.int32), state, data, piece, active
+                )
+                count = int(active.sum())
+                loss = float(mesh.fetch(losses)[:, active].mean())
+                if not job.may_fail:
+                    _check(job, loss, state, done + count, rates)
+                show(count, loss=loss)
+                return count
+
+            def save(done):
+                checkpoints.save(writer, _cut(run, mesh.fetch(state)), done, {})
+
+            loop.run_loop(
+                run.stop, writer, cadence, done=done, total=self._total, advance=advance,
+                save=save, save_last=False,
+            )  # fmt: skip
+        return state
+
+
+def _run_piece(evaluator, keys, epochs, state, data, rates, active):
+    """Epochs that are not active (padding of the last piece) change nothing."""
+
+    def one_epoch(state, epoch, rate):
+        state, losses = evaluator.run_epochs(keys, epoch[None], state, data, rate[:, None])
+        return state, losses[:, 0]
+
+    def body(state, inputs):
+        epoch, rate, is_active = inputs
+        return jax.lax.cond(
+            is_active,
+            lambda s: one_epoch(s, epoch, rate),
+            lambda s: (s, jnp.full(keys.shape, jnp.nan, jnp.float32)),
+            state,
+        )
+
+    state, losses = jax.lax.scan(body, state, (epochs, rates.T, active))
+    return state, losses.T
+
+
+def _check(job, loss, state, done, rates):
+    if not (np.isfinite(loss) and health.is_finite(state)):
+        raise UserError(
+            f"training on «{job.title}» went wrong before epoch {done}: its loss is {loss:g} and "
+            f"its learning rates {sorted(set(rates.tolist()))}; real images take theirs from "
+            "--config.evaluation.baseline_rates, a distilled set the one it has learned from "
+            "--config.trajectory.initial_step_size on"
+        )

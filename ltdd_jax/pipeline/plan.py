@@ -1,117 +1,185 @@
-"""What a run is going to do, said before it starts."""
+"""What a run is going to do and cost, said before it starts."""
+
+import time
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
+from ltdd_jax import losses
+from ltdd_jax.distill import Method
 from ltdd_jax.pipeline import experts as expert_stage
-from ltdd_jax.pipeline.problem import Problem
-from ltdd_jax.pipeline.workspace import Workspace
-from ltdd_jax.runtime import mesh
+from ltdd_jax.pipeline.run import Run
+from ltdd_jax.runtime import mesh, processes
 from ltdd_jax.types import UserError
 
 _SHOWN_CLASSES = 12
-# Fitted to the compiler's own figures: 452 MB at width 128 and 110 MB at width 32 for 100 images
-# without augmentation; 113 MB at width 8 with it and a set of 1000, arguments included.
-_MAPS_PER_STEP = 6.7
-_AUGMENTED = 10  # copies of a batch's pictures while the derivative of the augmentation is taken
-_COPIES = 6  # of the synthetic images: themselves, momentum, gradient, its parts and updates
+_GRADIENT_FORWARDS = 3  # a gradient costs about three forward passes
+_TIMED_ABOVE = 1e13  # FLOP; a smaller run ends before an estimate is of use
+_TIMED_BATCH = 128
 
 
-def num_parameters(problem: Problem) -> int:
-    """Parameters of the network."""
-    shapes = jax.eval_shape(problem.network.init, jax.random.key(0))
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+def trajectory_bytes(run: Run, method: Method) -> int:
+    """Disk space of all trajectories that the method needs."""
+    sizes, sections = run.problem.network.sizes, run.config.experts
+    head = sizes.num_parameters - sizes.num_backbone
+    of_kind = {
+        "representation": sizes.num_parameters * (sections.representation.num_epochs + 2),
+        "classifier": head * (sections.classifier.num_epochs + 2),
+    }
+    return 4 * sections.num_experts * sum(of_kind[kind] for kind in method.experts)
 
 
-def trajectory_bytes(config: ConfigDict, problem: Problem) -> int:
-    """Disk space of all trajectories."""
-    shapes = jax.eval_shape(problem.network.init, jax.random.key(0))
-    classifier = sum(4 * int(np.prod(x.shape)) for x in jax.tree.leaves(shapes["classifier"]))
-    sections = config.experts
-    return config.experts.num_experts * (
-        4 * num_parameters(problem) * (sections.representation.num_epochs + 2)
-        + classifier * (sections.classifier.num_epochs + 2)
-    )
+def set_bytes(run: Run, method: Method) -> int:
+    """Disk space of the synthetic sets and the checkpoints of distillation."""
+    pixels = int(np.prod(run.problem.image_shape))
+    one = len(method.labels) * (5 * pixels + 4 * run.problem.num_classes)
+    keep = run.config.distill.keep_steps
+    kept = method.num_iterations // keep if keep else 0
+    return one * (2 + kept) + (3 * 2 * one if method.num_iterations else 0)
 
 
-def distill_bytes(config: ConfigDict, problem: Problem) -> int:
-    """Memory of one outer iteration: stored parameters of the longer unroll and one step."""
-    height, width, _ = problem.image_shape
-    rows = min(config.distill.batch_size, config.distill.ipc * problem.num_classes)
-    maps = sum(4.0**-i for i in range(config.net.depth)) * height * width * config.net.width
-    steps = max(config.distill[stage].student_steps for stage in expert_stage.STAGES)
-    step_bytes = 4 * rows * _MAPS_PER_STEP * maps
-    if config.augment.strategy:
-        step_bytes += 4 * rows * _AUGMENTED * int(np.prod(problem.image_shape))
-    if config.distill.gradient == "autodiff":
-        step_bytes *= steps
-    images = (
-        _COPIES * 4 * config.distill.ipc * problem.num_classes * int(np.prod(problem.image_shape))
-    )
-    return int(step_bytes + 4 * num_parameters(problem) * steps + images)
-
-
-def peak_bytes(config: ConfigDict, problem: Problem) -> int:
+def peak_bytes(run: Run, method: Method) -> int:
     """Memory of the hungrier of experts and distillation, beyond the real data."""
-    per_expert = expert_stage.expert_bytes(config, problem)
-    group = expert_stage.group_size(config, problem)
-    height, width, _ = problem.image_shape
-    batch = config.experts.representation.batch_size
-    share = -(-group // mesh.make_mesh(group).size)  # of one device
-    lanes = mesh.choose_lanes(batch * height * width * config.net.width) or share
-    return max(min(lanes, share) * per_expert, distill_bytes(config, problem))
+    of_experts = 0
+    if method.experts:
+        group = expert_stage.group_size(run)
+        share = -(-group // mesh.make_mesh(group).size)  # of one device
+        batch = run.config.experts.representation.batch_size
+        lanes = mesh.choose_lanes(batch * run.problem.network.sizes.largest_map) or share
+        of_experts = min(lanes, share) * expert_stage.expert_bytes(run)
+    return max(of_experts, method.bytes)
 
 
-def check_memory(config: ConfigDict, problem: Problem) -> None:
+def check_memory(run: Run, method: Method) -> None:
     """Raises UserError, with advice, when the estimate exceeds the memory that is free."""
-    needed, free = peak_bytes(config, problem), mesh.free_memory()
+    needed, free = peak_bytes(run, method), mesh.free_memory()
     if needed <= free:
         return
     advice = (
-        "--config.distill.batch_size, --config.net.width or "
+        "--config.trajectory.batch_size, --config.net.width or "
         "--config.experts.representation.batch_size"
     )
-    if config.distill.gradient == "autodiff":
-        advice = "--config.distill.gradient=exact instead of autodiff, or lower " + advice
+    if run.config.trajectory.gradient == "autodiff":
+        advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
     raise UserError(
-        f"this run needs about {_size(needed)} of memory and {_size(free)} are free; lower {advice}"
+        f"this run needs about {show_bytes(needed)} of memory and {show_bytes(free)} are free; "
+        f"lower {advice}"
     )
 
 
-def describe(config: ConfigDict, problem: Problem, workspace: Workspace) -> str:
+def count_flops(run: Run, method: Method) -> dict[str, float]:
+    """Multiplications and additions of each stage, baselines apart; layers only."""
+    config, problem = run.config, run.problem
+    forward = problem.network.sizes.flops
+    num_rows, num_classes = len(problem.train.labels), problem.num_classes
+    sections = config.experts
+    passes = 2 if sections.representation.rho > 0 else 1  # GSAM takes two gradients
+    of_kind = {
+        "representation": sections.representation.num_epochs * num_rows * passes * 3,
+        "classifier": sections.classifier.num_epochs * num_classes * max(problem.class_counts),
+    }
+    settings = config.evaluation
+    rates = len(settings.baseline_rates)
+    tuned = rates if rates > 1 else 0
+    epoch = settings.num_seeds * _GRADIENT_FORWARDS * forward
+    small = (settings.num_epochs + 1) * len(method.labels) * epoch
+    full_epochs = (settings.full_num_epochs or settings.num_epochs) + 1
+    full = full_epochs * num_rows * epoch
+    full_tuning = full / settings.num_seeds * -(-tuned // settings.num_seeds) * settings.num_seeds
+    return {
+        "experts": forward * sections.num_experts * sum(of_kind[kind] for kind in method.experts),
+        "distill": method.flops * method.num_iterations,
+        "evaluate": small * (3 if method.num_iterations else 1 + tuned),
+        "baselines": small * (1 + tuned) + full + full_tuning,
+    }
+
+
+def time_flops(run: Run) -> float:
+    """FLOP per second of one network's gradient on this machine, from a timed step."""
+    network = run.problem.network
+    images = run.problem.train_images[: min(_TIMED_BATCH, len(run.problem.train_images))]
+    labels = run.problem.train.labels[: len(images)]
+
+    def loss(params):
+        return losses.cross_entropy(network.apply(params, images), labels).mean()
+
+    step = jax.jit(jax.grad(loss))
+    params = jax.jit(network.init)(jax.random.key(0))
+    jax.block_until_ready(step(params))
+    start = time.monotonic()
+    jax.block_until_ready(step(params))
+    seconds = time.monotonic() - start
+    return _GRADIENT_FORWARDS * network.sizes.flops * len(images) / max(seconds, 1e-6)
+
+
+def describe(run: Run, method: Method) -> str:
     """The plan as a few lines of text."""
+    config, problem, workspace = run.config, run.problem, run.workspace
     counts, names = problem.class_counts, problem.train.class_names
     shown = ", ".join(
         f"{name} {count}" for name, count in list(zip(names, counts, strict=True))[:_SHOWN_CLASSES]
     )
     if len(counts) > _SHOWN_CLASSES:
         shown += f", … ({len(counts)} classes, smallest {min(counts)})"
-    experts, distill = config.experts, config.distill
-    group = expert_stage.group_size(config, problem)
+    settings, sections = config.evaluation, config.experts
     size = "x".join(map(str, problem.image_shape))
+    epochs = " + ".join(f"{sections[kind].num_epochs}" for kind in method.experts)
+    trained = (
+        f"{sections.num_experts} x ({epochs} epochs), {expert_stage.group_size(run)} at once -> "
+        f"{workspace.experts}"
+        if method.experts
+        else "none"
+    )
+    full = (settings.full_num_epochs or settings.num_epochs) + 1
+    grid = ", ".join(f"{rate:g}" for rate in settings.baseline_rates)
+    needs = trajectory_bytes(run, method) + set_bytes(run, method)
     return "\n".join(
         [
             f"{config.name}: {config.data.source}, {sum(counts)} training images of {size} in "
             f"{len(counts)} classes (realised imbalance {max(counts) / min(counts):.4g}), "
             f"{len(problem.test.labels)} test images",
             f"  per class: {shown}",
-            f"  network: {config.net.name}, {num_parameters(problem):,} parameters, on "
-            f"{mesh.describe_devices()}",
-            f"  experts: {experts.num_experts} x ({experts.representation.num_epochs} + "
-            f"{experts.classifier.num_epochs} epochs), {group} at once -> {workspace.experts}",
-            f"  distill: {distill.ipc} images per class, {distill.num_iterations} iterations x "
-            f"({distill.representation.student_steps} + {distill.classifier.student_steps} "
-            f"steps), {distill.gradient} gradient -> {workspace.synthetic}",
-            f"  evaluate: {config.evaluation.num_seeds} networks x "
-            f"{config.evaluation.num_epochs + 1} epochs -> {workspace.report_text}",
-            f"  estimate: {_size(peak_bytes(config, problem))} of memory beyond the data, "
-            f"{_size(trajectory_bytes(config, problem))} of disk",
+            f"  network: {config.net.name}, {problem.network.sizes.num_parameters:,} parameters, "
+            f"on {mesh.describe_devices()}",
+            f"  experts: {trained}",
+            f"  distill: {config.distill.method}, {len(method.labels)} images, "
+            f"{method.num_iterations} iterations, {method.summary} -> {workspace.synthetic}",
+            f"  evaluate: {settings.num_seeds} networks x {settings.num_epochs + 1} epochs (whole "
+            f"training set {full}), rates of real images from {grid} -> {workspace.report_text}",
+            f"  estimate: {show_bytes(peak_bytes(run, method))} of memory beyond the data, "
+            f"{show_bytes(needs)} of disk",
+            f"  cost: {_describe_cost(run, method)}",
         ]
     )
 
 
-def _size(num_bytes):
+def _describe_cost(run, method):
+    flops = count_flops(run, method)
+    rate = None
+    if sum(flops.values()) > _TIMED_ABOVE and processes.is_first():
+        rate = time_flops(run) * (1 if mesh.is_cpu() else jax.device_count())
+    parts = []
+    for stage, value in flops.items():
+        parts.append(f"{stage} {_show_flops(value)}")
+        if rate is not None:
+            parts[-1] += f" (about {_show_minutes(value / rate / 60)})"
+    timed = "times from one timed step" if rate is not None else "a short run"
+    return f"{', '.join(parts)}; {timed}, compilation apart"
+
+
+def _show_flops(flops):
+    for size, unit in ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP")):
+        if flops >= size:
+            return f"{flops / size:.3g} {unit}"
+    return f"{flops / 1e9:.2g} GFLOP"
+
+
+def _show_minutes(minutes):
+    return f"{minutes / 60:.1f} h" if minutes >= 90 else f"{max(minutes, 0.1):.1f} min"
+
+
+def show_bytes(num_bytes: float) -> str:
+    """'1.5 GB' or '0.2 MB'."""
     if num_bytes >= 1e9:
         return f"{num_bytes / 1e9:.1f} GB"
     return f"{max(num_bytes / 1e6, 0.1):.1f} MB"

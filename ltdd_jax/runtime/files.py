@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from ltdd_jax.runtime import processes
 from ltdd_jax.types import UserError
 
 _CHECKSUM = "checksum"
@@ -39,9 +40,13 @@ def resolve(path: str) -> epath.Path:
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Replaces a file in one step: readers find the old content or the new, never half of it.
 
+    Of several processes the first writes; the others return at once.
+
     Raises:
       UserError: it cannot be written (full disk, no permission); the old content is intact.
     """
+    if not processes.is_first():
+        return
     path = epath.Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

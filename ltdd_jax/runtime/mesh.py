@@ -99,7 +99,7 @@ def start_fetch(tree: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     if any(not x.is_fully_addressable and not x.is_fully_replicated for x in leaves):
         leaves = _replicate(leaves[0].sharding.mesh)(leaves)
-        if jax.default_backend() == "cpu":
+        if is_cpu():
             # Gloo tells messages apart by their order: no second collective beside this one.
             jax.block_until_ready(leaves)
     for leaf in leaves:
@@ -133,7 +133,7 @@ def free_memory() -> int:
 def choose_group_size(num_experts: int, expert_bytes: int) -> int:
     """How many experts to train at once: what fits, in groups of about equal size."""
     # The devices of a CPU are parts of one machine, others have their own memory and units.
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = is_cpu()
     places = jax.process_count() if on_cpu else jax.device_count()
     limit = places * (_CPU_EXPERTS if on_cpu else _DEVICE_EXPERTS)
     fits = places * max(1, int(_USABLE * free_memory() / max(expert_bytes, 1)))
@@ -147,14 +147,19 @@ def choose_lanes(step_values: int) -> int | None:
     Args:
       step_values: numbers in the largest feature map of one network's batch.
     """
-    if jax.default_backend() != "cpu" or step_values < _BUSY_VALUES:
+    if not is_cpu() or step_values < _BUSY_VALUES:
         return None
     return 1
 
 
 def choose_iterations_per_call(log_steps: int) -> int:
     """Outer iterations per compiled call: one on a CPU, several where a launch costs time."""
-    return 1 if jax.default_backend() == "cpu" else min(10, log_steps)
+    return 1 if is_cpu() else min(10, log_steps)
+
+
+def is_cpu() -> bool:
+    """Whether the devices are parts of one processor and share its memory."""
+    return jax.default_backend() == "cpu"
 
 
 def describe_devices() -> str:

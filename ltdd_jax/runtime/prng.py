@@ -10,6 +10,7 @@ STREAMS = (
     "distill",
     "evaluate",
     "baseline",
+    "held_out",
 )
 
 

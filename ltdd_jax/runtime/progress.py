@@ -8,6 +8,8 @@ from typing import Any, TextIO
 
 import tqdm
 
+from ltdd_jax.runtime import processes
+
 _LINE_SECONDS = 10.0  # between lines where there is no terminal
 
 Advance = Callable[..., None]
@@ -20,7 +22,7 @@ def progress(
     initial: int = 0,
     desc: str = "",
     unit: str = "step",
-    enabled: bool = True,
+    enabled: bool | None = None,
     stream: TextIO | None = None,
 ) -> Iterator[Advance]:
     """Shows the rate and the time left while the block runs.
@@ -30,13 +32,14 @@ def progress(
       initial: units done before, when resuming; they do not count for the rate.
       desc: what is going on.
       unit: name of one unit.
-      enabled: False shows nothing (all processes but the first).
+      enabled: False shows nothing; None is True on the first process only.
       stream: standard error if None.
 
     Yields:
       `advance(num_units=1, **values)`: counts units and shows values such as loss=0.9.
     """
     stream = stream or sys.stderr
+    enabled = processes.is_first() if enabled is None else enabled
     if enabled and not stream.isatty():
         yield _make_line_writer(total, initial, desc, unit, stream)
         return

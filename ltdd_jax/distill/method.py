@@ -1,0 +1,121 @@
+"""What a method is: a value of pure functions that one loop can run, stop and resume."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ltdd_jax import training
+from ltdd_jax.nets import Network
+from ltdd_jax.types import AugmentFn, Params, SyntheticSet
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What every method may use: the real data, the network and the trained experts.
+
+    Attributes:
+      network: student and expert.
+      augment: (key, images) -> images.
+      images: float32 [N, H, W, C], network input of the training images, sorted by class.
+      labels: int32 [N].
+      class_counts: [K], every one at least 1.
+      stream: name of a stage -> its root key.
+      snapshot: (kind, expert, epoch) -> all parameters; epoch -1 is the last.
+      num_experts: of each kind.
+      map_pairs: (function, in_axes) -> function over a leading axis, spread over the devices.
+    """
+
+    network: Network
+    augment: AugmentFn
+    images: np.ndarray
+    labels: np.ndarray
+    class_counts: tuple[int, ...]
+    stream: Callable[[str], jax.Array]
+    snapshot: Callable[[str, int, int], Params]
+    num_experts: int
+    map_pairs: Callable = training.vectorize
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_counts)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.images.shape[1:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to make a synthetic set, for one task and fixed settings.
+
+    Attributes:
+      start: () -> the set before the first iteration; on the host, may read snapshots.
+      init: (key, synthetic set) -> state; pure, so that `jax.eval_shape` gives the shape in which
+        a checkpoint is read.
+      step: (state, inputs) -> (state, metrics); pure. The metrics are float32 scalars and among
+        them is "loss".
+      result: state -> the set to keep.
+      read: iteration -> inputs, a pytree of arrays; on the host, called ahead in a thread. Any
+        iteration from 0 on may be asked for; those beyond the last are not used.
+      labels: int32 [S], the class that each row of the set stands for.
+      num_iterations: of the loop; 0 for a selection.
+      experts: kinds of trained networks that it reads.
+      limits: metric -> magnitude above which the run has exploded.
+      remedy: what to change when it has, as part of a sentence.
+      bytes: estimate of the memory of one step.
+      flops: estimate of the multiplications and additions of one step.
+      summary: what it does, for the plan.
+    """
+
+    start: Callable[[], SyntheticSet]
+    init: Callable[[jax.Array, SyntheticSet], Any]
+    step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
+    result: Callable[[Any], SyntheticSet]
+    read: Callable[[int], Any]
+    labels: np.ndarray
+    num_iterations: int
+    experts: tuple[str, ...] = ()
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    remedy: str = ""
+    bytes: int = 0
+    flops: float = 0.0
+    summary: str = ""
+
+
+def fixed(start: Callable[[], SyntheticSet], labels: np.ndarray, **more: Any) -> Method:
+    """A method without iterations: the result is what it starts with."""
+    return Method(
+        start=start,
+        init=lambda key, synthetic: synthetic,
+        step=lambda state, inputs: (state, {"loss": jax.numpy.zeros(())}),
+        result=lambda state: state,
+        read=lambda iteration: {},
+        labels=labels,
+        num_iterations=0,
+        **more,
+    )
+
+
+def predict_in_blocks(
+    apply: Callable, params: Params, images: np.ndarray, block: int = 256
+) -> np.ndarray:
+    """`apply(params, images)` in blocks of one shape, so that one program serves all.
+
+    Args:
+      apply: jitted (params, images [block, H, W, C]) -> outputs with a leading axis.
+      params: parameters.
+      images: [N, H, W, C], N at least 1.
+      block: images per call; the last call is padded.
+
+    Returns:
+      NumPy array [N, ...].
+    """
+    padded = -(-len(images) // block) * block
+    filled = np.concatenate([images, np.repeat(images[-1:], padded - len(images), axis=0)])
+    parts = [apply(params, filled[i : i + block]) for i in range(0, padded, block)]
+    return np.concatenate([np.asarray(part) for part in parts])[: len(images)]

@@ -1,0 +1,214 @@
+"""The trajectory family: MTT, TESLA, FTD, DATM and the paper's DAM and ED, one engine.
+
+All unroll a student on the synthetic set and match where it ends with an expert's later snapshot;
+they differ in the experts, the phases, the labels and the gradient (`presets`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltdd_jax import losses
+from ltdd_jax.distill import initialize, matching, method, sampling
+from ltdd_jax.distill import state as states
+from ltdd_jax.distill import step as steps
+from ltdd_jax.types import SyntheticSet
+
+PHASES = ("representation", "classifier")  # also the kinds of experts they follow
+_LIMITS = {"image_max": 1e6, "step_size": 1e3}  # whitened pixels are of order 1
+_REMEDY = (
+    "lower --config.trajectory.image_lr, --config.trajectory.step_size_lr or "
+    "--config.trajectory.initial_step_size, or set --config.trajectory.skip_threshold"
+)
+# Fitted to the compiler's own figures: 452 MB at width 128 and 110 MB at width 32 for 100 images
+# without augmentation; 113 MB at width 8 with it and a set of 1000, arguments included.
+_MAPS_PER_STEP = 6.7
+_AUGMENTED = 10  # copies of a batch's pictures while the derivative of the augmentation is taken
+_COPIES = 6  # of the synthetic images: themselves, momentum, gradient, its parts and updates
+_STEP_FORWARDS = 9  # passes of a student's step and its adjoint, in forward passes
+
+
+def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Method:
+    """Builds a method of the family.
+
+    Args:
+      task: data, network and experts.
+      ipc: synthetic images per class.
+      **settings: the fields of the config's section `trajectory`; the phases are mappings.
+    """
+    phases = make_phases(settings, task.class_counts)
+    soft = settings["labels"] == "soft"
+    tx = states.make_outer_optimizer(
+        image_lr=settings["image_lr"],
+        image_momentum=settings["image_momentum"],
+        label_lr=settings["label_lr"] if soft else 0.0,
+        label_momentum=settings["label_momentum"],
+        step_size_lr=settings["step_size_lr"],
+        step_size_momentum=settings["step_size_momentum"],
+    )
+    decay = settings["image_ema"]
+    step = steps.make_distill_step(
+        task.network,
+        phases,
+        tx,
+        task.augment,
+        gradient=settings["gradient"],
+        skip_threshold=settings["skip_threshold"],
+        mean_decay=decay,
+        target_labels=settings["labels"] == "target",
+        num_pairs=settings["pairs_per_iteration"],
+        map_pairs=task.map_pairs,
+    )
+
+    def result(state):
+        return state.synthetic if decay == 0 else state.synthetic.replace(images=state.mean_images)
+
+    needed = {phase.name for phase in phases}
+    if soft or settings["initial_images"] == "correct":
+        needed.add(settings["label_experts"])
+    if "classifier" in needed:
+        needed.add("representation")  # on whose backbone it sits
+    return method.Method(
+        start=lambda: make_start(task, ipc, settings),
+        init=lambda key, synthetic: states.init_state(key, synthetic, tx, keep_mean=decay > 0),
+        step=step,
+        result=result,
+        read=make_reader(task, phases, settings),
+        labels=np.repeat(np.arange(task.num_classes, dtype=np.int32), ipc),
+        num_iterations=settings["num_iterations"],
+        experts=tuple(kind for kind in PHASES if kind in needed),
+        limits=_LIMITS,
+        remedy=_REMEDY,
+        bytes=estimate_bytes(task, phases, ipc, settings),
+        flops=estimate_flops(task, phases, ipc, settings),
+        summary=" + ".join(str(phase.student_steps) for phase in phases)
+        + f" student steps, {settings['gradient']} gradient",
+    )
+
+
+def make_phases(settings: Mapping[str, Any], class_counts: Sequence[int]) -> list[steps.Phase]:
+    """The phases of the settings, without one whose loss weight is 0."""
+    weights = losses.class_frequencies(class_counts, settings["class_weight_offset"])
+    weights = tuple(float(w) for w in np.asarray(weights))
+    return [
+        steps.Phase(
+            name=name,
+            moved="classifier" if name == "classifier" else "all",
+            matched=settings[name]["matched"],
+            student_steps=settings[name]["student_steps"],
+            batch_size=settings["batch_size"],
+            loss_weight=settings[name]["loss_weight"],
+            class_weights=weights if settings[name]["class_weighted"] else None,
+            num_shards=settings["num_shards"],
+        )
+        for name in PHASES
+        if settings[name]["loss_weight"] > 0
+    ]
+
+
+def make_reader(task: method.Task, phases: Sequence[steps.Phase], settings: Mapping[str, Any]):
+    """`read(iteration)` -> one ExpertPair per phase, the schedule of which is drawn here."""
+    per_iteration, total = settings["pairs_per_iteration"], settings["num_iterations"]
+    root = task.stream("schedule")
+    schedule = {}
+    for index, phase in enumerate(phases):
+        section = settings[phase.name]
+        expert_key, start_key = jax.random.split(jax.random.fold_in(root, index))
+        upper = sampling.upper_start_epochs(
+            total,
+            min_epoch=section["min_start_epoch"],
+            current_epoch=section["current_start_epoch"],
+            max_epoch=section["max_start_epoch"],
+            sequential=section["sequential"],
+            expansion_end=section["expansion_end"],
+        )
+        schedule[phase.name] = (
+            sampling.schedule_experts(
+                expert_key, total * per_iteration, task.num_experts, settings["experts_per_file"]
+            ),
+            sampling.schedule_start_epochs(
+                start_key, section["min_start_epoch"], np.repeat(upper, per_iteration)
+            ),
+        )
+
+    def read_pair(phase, index):
+        experts, starts = schedule[phase.name]
+        expert, start = int(experts[index]), int(starts[index])
+        target = task.snapshot(phase.name, expert, start + settings["expert_epochs"])
+        return steps.ExpertPair(
+            start=task.snapshot(phase.name, expert, start),
+            target=matching.select_part(target, phase.matched),
+        )
+
+    def read(iteration):
+        first = min(iteration, total - 1) * per_iteration
+        return tuple(
+            _stack([read_pair(phase, first + i) for i in range(per_iteration)]) for phase in phases
+        )
+
+    return read
+
+
+def _stack(pairs):
+    return jax.tree.map(lambda *x: np.stack(x), *pairs) if len(pairs) > 1 else pairs[0]
+
+
+def make_start(task: method.Task, ipc: int, settings: Mapping[str, Any]) -> SyntheticSet:
+    """Synthetic set before the first iteration (DATM; arXiv 2408.14506, section 4)."""
+    order_key, noise_key, expert_key = jax.random.split(task.stream("initialize"), 3)
+    rows_of_class = [np.flatnonzero(task.labels == k) for k in range(task.num_classes)]
+    orders = initialize.permute_classes(order_key, rows_of_class)
+    apply = jax.jit(task.network.apply)
+    labels = np.repeat(np.arange(task.num_classes), ipc)
+
+    def logits(expert, images):
+        params = task.snapshot(settings["label_experts"], expert, -1)
+        return method.predict_in_blocks(apply, params, images)
+
+    if settings["initial_images"] == "correct":
+
+        def predict(rows):
+            return np.argmax(logits(0, task.images[rows]), axis=1)
+
+        rows = initialize.select_correct(orders, ipc, predict)
+    elif settings["initial_images"] == "real":
+        rows = initialize.select_real(orders, ipc)
+    else:
+        rows = np.full(task.num_classes * ipc, initialize.NOISE)
+    images = initialize.fill_images(noise_key, rows, task.images)
+    if settings["labels"] != "soft":
+        label_logits = losses.hard_label_logits(labels, task.num_classes)
+    elif settings["initial_images"] == "correct":
+        of_experts = (logits(expert, images) for expert in range(task.num_experts))
+        label_logits = initialize.average_correct_logits(of_experts, labels)
+    else:
+        one = int(jax.random.randint(expert_key, (), 0, task.num_experts))
+        label_logits = logits(one, images)
+    return SyntheticSet(
+        images=jnp.asarray(images),
+        label_logits=jnp.asarray(label_logits),
+        step_size=jnp.float32(settings["initial_step_size"]),
+    )
+
+
+def estimate_bytes(task: method.Task, phases, ipc: int, settings: Mapping[str, Any]) -> int:
+    """Memory of one outer iteration: stored parameters of the longer unroll and one step."""
+    sizes, pixels = task.network.sizes, int(np.prod(task.image_shape))
+    rows = min(settings["batch_size"], ipc * task.num_classes)
+    num_steps = max(phase.student_steps for phase in phases)
+    step_bytes = 4 * rows * (_MAPS_PER_STEP * sizes.sum_maps + _AUGMENTED * pixels)
+    if settings["gradient"] == "autodiff":
+        step_bytes *= num_steps
+    images = _COPIES * 4 * ipc * task.num_classes * pixels
+    stored = 4 * sizes.num_parameters * num_steps * settings["num_shards"]
+    return int(step_bytes + stored + images)
+
+
+def estimate_flops(task: method.Task, phases, ipc: int, settings: Mapping[str, Any]) -> float:
+    """Of one outer iteration: every step and its adjoint cost nine forward passes."""
+    rows = min(settings["batch_size"], ipc * task.num_classes)
+    num_steps = sum(phase.student_steps for phase in phases) * settings["pairs_per_iteration"]
+    return float(_STEP_FORWARDS * num_steps * rows * task.network.sizes.flops)

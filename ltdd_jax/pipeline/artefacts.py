@@ -1,0 +1,122 @@
+"""Synthetic sets as files: the first one, those kept on the way, and the result."""
+
+import dataclasses
+import io
+import re
+import zlib
+
+import jax
+import numpy as np
+from etils import epath
+
+from ltdd_jax.data import normalize
+from ltdd_jax.evaluate import picture
+from ltdd_jax.pipeline.run import Run
+from ltdd_jax.runtime import files, processes
+from ltdd_jax.types import SyntheticSet, UserError
+
+FINAL = "synthetic"
+INITIAL = "initial"
+_KEPT = re.compile(r"iteration_(\d{6,})")
+_ARRAYS = ("images", "label_logits", "step_size", "labels")
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSet:
+    """A synthetic set with the class that each row stands for.
+
+    Attributes:
+      synthetic: images, label logits, step size.
+      labels: int32 [S].
+    """
+
+    synthetic: SyntheticSet
+    labels: np.ndarray
+
+    def checksum(self) -> str:
+        """What ties results to the set they are of; hexadecimal."""
+        value = 0
+        for leaf in jax.tree.leaves(self.synthetic):
+            value = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), value)
+        return f"{value:08x}"
+
+
+def name_kept(iteration: int) -> str:
+    """Name of the set after `iteration` iterations."""
+    return f"iteration_{iteration:06d}"
+
+
+def list_kept(run: Run) -> list[int]:
+    """Iterations after which a set was kept, ascending."""
+    if not run.workspace.synthetic.exists():
+        return []
+    matches = (_KEPT.fullmatch(path.stem) for path in run.workspace.synthetic.glob("*.npz"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def find_set(run: Run, name: str) -> epath.Path:
+    """Where the set called `name` lies."""
+    return run.workspace.synthetic / f"{name}.npz"
+
+
+def write_set(run: Run, synthetic: SyntheticSet, labels: np.ndarray, name: str) -> None:
+    """Writes NAME.npz and, for the result, grid.png."""
+    pixels = normalize.invert(run.problem.preprocessing, np.asarray(synthetic.images))
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        images=np.asarray(synthetic.images, np.float32),
+        pixels=pixels,
+        label_logits=np.asarray(synthetic.label_logits, np.float32),
+        labels=labels,
+        step_size=np.asarray(synthetic.step_size, np.float32),
+        class_names=np.asarray(run.problem.train.class_names),
+    )
+    files.write_bytes(find_set(run, name), buffer.getvalue())
+    if name != FINAL:
+        return
+    grid = picture.draw_grid(pixels, labels, run.problem.train.class_names)
+    buffer = io.BytesIO()
+    grid.save(buffer, format="PNG", optimize=True)
+    files.write_bytes(run.workspace.synthetic / "grid.png", buffer.getvalue())
+    processes.say(f"distilled set: {find_set(run, name)}, grid.png beside it")
+
+
+def read_set(run: Run, name: str) -> LabelledSet:
+    """Reads NAME.npz.
+
+    Raises:
+      UserError: it is missing, damaged or of other data.
+    """
+    path = find_set(run, name)
+    if not path.exists():
+        raise UserError(f"{path} is missing; run --stage=distill with the same --workdir")
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            found = {name: archive[name] for name in _ARRAYS}
+    except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
+        raise UserError(
+            f"{path} is damaged ({error!r}); delete it and run --stage=distill again"
+        ) from error
+    num_rows = len(found["labels"]) if found["labels"].ndim == 1 else 0
+    num_classes = run.problem.num_classes
+    expected = {
+        "images": ((num_rows, *run.problem.image_shape), np.float32),
+        "label_logits": ((num_rows, num_classes), np.float32),
+        "step_size": ((), np.float32),
+        "labels": ((num_rows,), np.int32),
+    }
+    for key, (shape, dtype) in expected.items():
+        array = found[key]
+        if (array.dtype, array.shape) != (dtype, shape) or not np.isfinite(array).all():
+            raise UserError(
+                f"{path} is not of this run: {key} is {array.dtype}{list(array.shape)}, not "
+                f"finite {np.dtype(dtype)}{list(shape)}; delete it and run --stage=distill again"
+            )
+    labels = found.pop("labels")
+    if num_rows == 0 or labels.min() < 0 or labels.max() >= num_classes:
+        raise UserError(
+            f"{path} is not of this run: its labels are not 0 to {num_classes - 1}; delete it and "
+            "run --stage=distill again"
+        )
+    return LabelledSet(SyntheticSet(**found), labels)
