@@ -146,7 +146,8 @@ def choose_k_center(features: np.ndarray, count: int, first: int) -> np.ndarray:
 def choose_herding(features: np.ndarray, count: int) -> np.ndarray:
     """Herding: next is the unused row that brings the mean nearest to the class mean.
 
-    Welling, ICML 2009. The arg-min of ‖(t + 1)μ - Σ chosen - e(x)‖; features [n, F], returns int64 [count].
+    Welling, ICML 2009. The arg-min of ‖(t + 1)μ - Σ chosen - e(x)‖; features [n, F], returns
+    int64 [count].
     """
     features = np.asarray(features, np.float64)
     mean, total = features.mean(axis=0), np.zeros(features.shape[1])

@@ -61,14 +61,15 @@ def _evaluate_row(run, trainers, row, rate):
     """Accuracies of a row with the rate that was used, from its file if they are there."""
     identity = identify(run, row, rate)
     name = f"{row.name}-{configs.identity_hash(identity)[:_HASH_DIGITS]}"
-    path = run.workspace.evaluate / f"{name}.json"
+    directory = run.workspace.baselines if row.is_shared else run.workspace.evaluate
+    path = directory / f"{name}.json"
     found = processes.first_then_rest(lambda: run.workspace.read_or_set_aside(path))
     if found is None or found["identity"] != identity:
         trainer = trainers.get(row)
         tuning: dict[str, float] = {}
         if rate is None:
-            rate, tuning = _choose_rate(run, trainers, row, name)
-        job = _Job(name, row.title, row.key(run.config.seed), {"identity": identity})
+            rate, tuning = _choose_rate(run, trainers, row, directory / name)
+        job = _Job(directory / name, row.title, row.key(run.config.seed), {"identity": identity})
         rates = np.full(run.config.evaluation.num_seeds, rate)
         state = trainer.train(job, row.load(len(rates)), rates)
         predictions = trainers.predict(state, run.problem.test_images)
@@ -82,11 +83,11 @@ def _evaluate_row(run, trainers, row, rate):
             "tuning": tuning,
         }
         if run.config.evaluation.keep_networks:
-            _keep_networks(run, name, state)
+            _keep_networks(run, directory / "networks" / name, state)
         files.write_sealed(path, found)
         run.stop.agree()
         run.stop.raise_if_requested()
-    loop.Checkpoints(run.workspace.evaluate / name, run.workspace.warn).delete()
+    loop.Checkpoints(directory / name, run.workspace.warn).delete()
     return found
 
 
@@ -105,7 +106,7 @@ def _summarize(run, row, found):
     }
 
 
-def _choose_rate(run, trainers, row, name):
+def _choose_rate(run, trainers, row, directory):
     """The rate of the grid with the best balanced accuracy on held-out training images.
 
     A small set is trained with every seed at every rate, the whole training set once at every
@@ -129,7 +130,7 @@ def _choose_rate(run, trainers, row, name):
         data = (images[places], labels[places]) if row.per_network else (images, labels)
         rates = np.array([rate for rate, _ in chosen])
         job = _Job(
-            f"{name}-rates-{begin:04d}",
+            directory.parent / f"{directory.name}-rates-{begin:04d}",
             f"{row.title}: rates {', '.join(f'{x:g}' for x in sorted(set(rates.tolist())))}",
             row.key(run.config.seed),
             {"rates": rates.tolist(), "seeds": places},
@@ -138,7 +139,7 @@ def _choose_rate(run, trainers, row, name):
         )
         state = trainer.train(job, data, rates)
         predictions = trainers.predict(state, problem.train_images[held])
-        loop.Checkpoints(run.workspace.evaluate / job.name, run.workspace.warn).delete()
+        loop.Checkpoints(job.directory, run.workspace.warn).delete()
         for lane, (rate, _) in enumerate(lanes[begin : begin + width]):
             score = _balanced(predictions[lane], problem.train.labels[held])
             scores[rate].append(score)
@@ -154,8 +155,7 @@ def _balanced(predictions, labels):
     )
 
 
-def _keep_networks(run, name, state):
-    path = run.workspace.evaluate / "networks" / name
+def _keep_networks(run, path, state):
     if not checkpoint.is_complete(path):
         with checkpoint.Writer() as writer:
             writer.save(path, {"params": _cut(run, mesh.fetch(state.params))}, {})
@@ -167,10 +167,10 @@ def _cut(run, tree):
 
 
 class _Job:
-    """One training of several networks: its name, its random numbers, what it is of.
+    """One training of several networks: its directory, its random numbers, what it is of.
 
     Args:
-      name: of its directory.
+      directory: of its checkpoints.
       title: for the progress bar.
       key: root of the random numbers.
       made_of: to what its checkpoints belong.
@@ -178,8 +178,8 @@ class _Job:
       may_fail: whether numbers that go wrong are left to the caller, as while rates are compared.
     """
 
-    def __init__(self, name, title, key, made_of, seeds=None, may_fail=False):
-        self.name, self.title, self.key, self.made_of = name, title, key, made_of
+    def __init__(self, directory, title, key, made_of, seeds=None, may_fail=False):
+        self.directory, self.title, self.key, self.made_of = directory, title, key, made_of
         self.seeds, self.may_fail = seeds, may_fail
 
 
@@ -251,9 +251,7 @@ class _Trainer:
         seeds = np.arange(num_seeds) if job.seeds is None else np.asarray(job.seeds)
         keys = jax.vmap(lambda i: jax.random.fold_in(job.key, i))(jnp.asarray(seeds[lanes]))
         state = self._init(keys)
-        checkpoints = loop.Checkpoints(
-            run.workspace.evaluate / job.name, run.workspace.warn, job.made_of
-        )
+        checkpoints = loop.Checkpoints(job.directory, run.workspace.warn, job.made_of)
         found = checkpoints.restore(jax.eval_shape(lambda: _cut(run, state)))
         done = 0
         if found is not None:

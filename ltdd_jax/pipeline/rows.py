@@ -34,6 +34,7 @@ class Row:
       rate_of: name of the row whose chosen rate is used, where `rate` is None.
       load_kept: (positions of the training images that are kept, number of networks) -> the same
         data made of those alone, while rates are compared; None for a set that stays as it is.
+      is_shared: whether the row is the same for every distilled set of a directory.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Row:
     rate: float | None = None
     rate_of: str = ""
     load_kept: Callable[[np.ndarray, int], Data] | None = None
+    is_shared: bool = False
 
     def key(self, seed: int) -> jax.Array:
         """Root of the random numbers of this row: from its name, not from its place."""
@@ -139,6 +141,7 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
             load=lambda count: random_real(everything, count),
             per_network=True,
             load_kept=random_real,
+            is_shared=True,
         ),
         Row(
             name="full_real",
@@ -149,6 +152,7 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
             load=lambda count: real(everything),
             per_network=False,
             load_kept=lambda kept, count: real(np.resize(kept, len(labels))),
+            is_shared=True,
         ),
     ]
 

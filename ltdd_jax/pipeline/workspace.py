@@ -50,6 +50,7 @@ class Workspace:
         self.experts = files.resolve(path) if path else self.root / "experts"
         self.accuracy = self.root / "accuracy"  # of experts
         self.preprocessing = self.root / "preprocessing.npz"
+        self.baselines = self.root / "baselines"  # evaluations that no set has a part in
         self.home = self.root / "sets" / set_name if set_name else self.root
         self.set_record = self.home / "set.json"
         self.distill = self.home / "distill"
