@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ltdd_jax import budget as budgets
 from ltdd_jax import presets
 
-SOURCES = ("digits", "cifar10", "cifar100", "folder")  # also "tfds:NAME"
+SOURCES = ("digits", "cifar10", "cifar100", "folder", "arrays")  # also "tfds:NAME"
 NETS = (
     "alexnet",
     "alexnet_64",
@@ -439,6 +440,12 @@ FIELDS: Tree = {
     ),
     "seed": Field(
         0, _within(0, 2**31 - 1), "Root of all random numbers; equal seeds give equal runs."
+    ),
+    "budget": Field(
+        "",
+        _one_of("", *budgets.BUDGETS),
+        "quick (about 3 minutes), standard (about 30) or thorough: sizes and numbers are chosen "
+        "from the pictures and the machine, where they were not given. Empty takes all as given.",
     ),
     "data": _DATA,
     "net": _NET,

@@ -11,28 +11,54 @@ import jax
 from ml_collections import ConfigDict
 
 from ltdd_jax import config as configs
-from ltdd_jax.data.sources import fingerprint
+from ltdd_jax.data.sources import ImageSet, fingerprint
 from ltdd_jax.distill import Method
 from ltdd_jax.evaluate import report
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.pipeline import plan
 from ltdd_jax.pipeline.distill import identify, make_method, run_distill
 from ltdd_jax.pipeline.evaluate import run_evaluate
-from ltdd_jax.pipeline.experts import repair, run_experts
+from ltdd_jax.pipeline.experts import Snapshots, repair, run_experts
 from ltdd_jax.pipeline.look import look_at_experts, recall_experts
-from ltdd_jax.pipeline.problem import load_problem, load_sets, make_network
+from ltdd_jax.pipeline.problem import (
+    choose_for_budget,
+    load_problem,
+    load_sets,
+    make_network,
+    sort_sets,
+)
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.workspace import Workspace, versions
 from ltdd_jax.runtime import files, interrupt, processes
 from ltdd_jax.runtime.processes import connect, explain_lost_peer, leave
 from ltdd_jax.types import UserError
 
-__all__ = ["connect", "explain_lost_peer", "leave", "run"]
+__all__ = [
+    "Snapshots",
+    "connect",
+    "explain_lost_peer",
+    "fingerprint",
+    "leave",
+    "make_method",
+    "open_run",
+    "run",
+]
 
 STAGES = ("experts", "distill", "evaluate")
 
 
-def run(config: ConfigDict, workdir: str, stage: str = "all", set_name: str = "") -> None:
+Sets = tuple[ImageSet, ImageSet]
+
+
+def run(
+    config: ConfigDict,
+    workdir: str,
+    stage: str = "all",
+    set_name: str = "",
+    *,
+    sets: Sets | None = None,
+    keep: frozenset[str] = frozenset(),
+) -> None:
     """Runs one stage, or all, from what is in the working directory.
 
     Args:
@@ -40,17 +66,17 @@ def run(config: ConfigDict, workdir: str, stage: str = "all", set_name: str = ""
       workdir: where everything goes; local or remote.
       stage: one of `STAGES` or "all".
       set_name: of the distilled set, for several in one directory; "" is the one at its root.
+      sets: training and test images that are in memory already, for the source "arrays".
+      keep: dotted fields that a budget leaves as they are.
 
     Raises:
       UserError: an impossible setting, missing data, a directory of something else, a full disk,
         or numbers that went wrong; the message says which and what to do.
       Interrupted: stopped by a signal, with everything saved.
     """
-    configs.validate(config)
-    _configure_jax(config)
-    workspace = Workspace(config, workdir, set_name)
     with interrupt.watch_signals() as stop, _explain_memory():
-        train, test = load_sets(config)
+        config, (train, test) = _prepare(config, sets, keep)
+        workspace = Workspace(config, workdir, set_name)
         make_network(config, train)  # a mistake found here leaves no trace
         with workspace.hold() if processes.is_first() else contextlib.nullcontext():
             if processes.is_first():  # before anything expensive or lasting happens
@@ -65,6 +91,36 @@ def run(config: ConfigDict, workdir: str, stage: str = "all", set_name: str = ""
             processes.say(plan.describe(this, method))
             plan.check_memory(this, method)
             _run_stages(this, method, stage)
+
+
+def open_run(
+    config: ConfigDict,
+    workdir: str,
+    set_name: str = "",
+    *,
+    sets: Sets | None = None,
+    keep: frozenset[str] = frozenset(),
+) -> Run:
+    """The record of a run that is there, to read from; arguments as in `run`.
+
+    Raises:
+      UserError: as `run`.
+    """
+    config, (train, test) = _prepare(config, sets, keep)
+    workspace = Workspace(config, workdir, set_name)
+    problem = load_problem(config, train, test, workspace.preprocessing, workspace.warn)
+    return Run(config, problem, workspace, interrupt.StopRequest())
+
+
+def _prepare(config, sets, keep):
+    """The config with what a budget has chosen, and the images."""
+    configs.validate(config)
+    _configure_jax(config)
+    train, test = load_sets(config) if sets is None else sort_sets(config, *sets)
+    if config.budget:
+        config = choose_for_budget(config, train, keep)
+        configs.validate(config)
+    return config, (train, test)
 
 
 def _run_stages(run: Run, method: Method, stage: str) -> None:

@@ -157,27 +157,6 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
     ]
 
 
-def hold_out(key: jax.Array, labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Splits the training images: (kept, held out), positions in ascending order.
-
-    Of each class `share` of its images is held out, at least one; a class of one image keeps it.
-
-    Args:
-      key: typed key.
-      labels: int [N].
-      share: above 0, at most 0.5.
-    """
-    held: list[np.ndarray] = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) < 2:
-            continue
-        order = jax.random.permutation(jax.random.fold_in(key, int(label)), len(rows))
-        held.append(rows[np.asarray(order)[: max(1, int(share * len(rows)))]])
-    out = np.sort(np.concatenate(held)) if held else np.zeros(0, np.int64)
-    return np.setdiff1d(np.arange(len(labels)), out), out
-
-
 def order_for_rates(rows: Sequence[Row]) -> list[Row]:
     """The rows in an order in which every rate is known before it is used."""
     return sorted(rows, key=lambda row: bool(row.rate_of))
