@@ -133,7 +133,7 @@ def evaluate_dataset(
     num_epochs: int = 1000,
     batch_size: int = 128,
     learning_rate: float | None = None,
-    augmentation: str = "color_crop_cutout_flip_scale_rotate",
+    augmentation: str | None = None,
     train_counts: Sequence[int] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -150,7 +150,8 @@ def evaluate_dataset(
       num_epochs: E; epochs 0 to E inclusive, rate divided by 10 after E // 2 + 1.
       batch_size: images per step.
       learning_rate: None is the one the set was made for.
-      augmentation: operations of DSA joined by "_"; "" for none.
+      augmentation: operations of DSA joined by "_"; "" for none, None for those the set was
+        distilled with.
       train_counts: images of each class in the real training set, for many / medium / few.
       seed: root of the random numbers.
 
@@ -169,7 +170,7 @@ def evaluate_dataset(
     )
     evaluator = evaluation.make_evaluator(
         net,
-        augment.make_augment(augmentation),
+        augment.make_augment(dataset.augmentation if augmentation is None else augmentation),
         num_rows=len(dataset.labels),
         num_epochs=num_epochs,
         batch_size=batch_size,

@@ -27,6 +27,7 @@ class DistilledDataset:
       class_names: K names.
       preprocessing: what `whiten` applies; fitted to the real training images.
       network: name, width and depth of the network it was distilled with.
+      augmentation: operations of DSA it was distilled with, joined by "_".
     """
 
     images: np.ndarray
@@ -37,6 +38,7 @@ class DistilledDataset:
     class_names: tuple[str, ...]
     preprocessing: Any
     network: Mapping[str, Any]
+    augmentation: str
 
     @property
     def num_classes(self) -> int:
@@ -106,10 +108,12 @@ def load_dataset(directory: str | pathlib.Path, set_name: str = "") -> Distilled
             found = {name: archive[name] for name in archive.files}
         arrays = {n: found[n] for n in ("images", "pixels", "labels", "label_logits")}
         step_size, names = float(found["step_size"]), found["class_names"]
-        network = json.loads((home / "set.json").read_text())["config"]["net"]
+        config = json.loads((home / "set.json").read_text())["config"]
+        network, augmentation = config["net"], config["augment"]["strategy"]
     except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
         raise UserError(
-            f"{path} or set.json beside it is damaged ({error!r}); run --stage=distill again with the same --workdir"
+            f"{path} or the set.json of this set is damaged ({error!r}); run --stage=distill "
+            "again with the same --workdir"
         ) from error
     return DistilledDataset(
         **arrays,
@@ -117,4 +121,5 @@ def load_dataset(directory: str | pathlib.Path, set_name: str = "") -> Distilled
         class_names=tuple(str(name) for name in names),
         preprocessing=normalize.load(root / "preprocessing.npz"),
         network=network,
+        augmentation=augmentation,
     )

@@ -30,11 +30,13 @@ from ltdd_jax.pipeline.problem import (
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.workspace import Workspace, versions
 from ltdd_jax.runtime import files, interrupt, processes
+from ltdd_jax.runtime.interrupt import acknowledge_signals
 from ltdd_jax.runtime.processes import connect, explain_lost_peer, leave
 from ltdd_jax.types import UserError
 
 __all__ = [
     "Snapshots",
+    "acknowledge_signals",
     "connect",
     "explain_lost_peer",
     "fingerprint",
@@ -90,6 +92,7 @@ def run(
                 processes.first_then_rest(lambda: workspace.claim_set(identify(this, method)))
             processes.say(plan.describe(this, method))
             plan.check_memory(this, method)
+            plan.check_disk(this, method)
             _run_stages(this, method, stage)
 
 

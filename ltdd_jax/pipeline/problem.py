@@ -227,11 +227,13 @@ def make_network(config: ConfigDict, train: sources.ImageSet) -> nets.Network:
 
 
 def network_options(config: ConfigDict) -> dict:
-    """Options of the network beside the shapes of the data; only the ConvNet is scalable."""
-    options = {} if config.net.name == "mlp" else {"form": config.runtime.convolution}
-    if config.net.name == "convnet":
-        options |= {"width": config.net.width, "depth": config.net.depth}
-    return options
+    """Settings that the network takes, beside the shapes of the data."""
+    options = {
+        "form": config.runtime.convolution,
+        "width": config.net.width,
+        "depth": config.net.depth,
+    }
+    return {k: v for k, v in options.items() if k in nets.list_options(config.net.name)}
 
 
 def _check_batches(config: ConfigDict, num_rows: int) -> None:

@@ -11,6 +11,7 @@ import tqdm
 from ltdd_jax.runtime import processes
 
 _LINE_SECONDS = 10.0  # between lines where there is no terminal
+_COMPILING = "compiling …"
 
 Advance = Callable[..., None]
 
@@ -45,13 +46,18 @@ def progress(
         return
     with tqdm.tqdm(
         total=total, initial=initial, desc=desc, unit=unit, disable=not enabled, file=stream,
-        dynamic_ncols=True,
+        dynamic_ncols=True, smoothing=0,
     ) as bar:  # fmt: skip
+        bar.set_postfix_str(_COMPILING)
+        compiled = False
 
         def advance(num_units: int = 1, **values: Any) -> None:
-            if values:
-                bar.set_postfix_str(_show_values(values), refresh=False)
+            nonlocal compiled
+            bar.set_postfix_str(_show_values(values), refresh=False)
             bar.update(num_units)
+            if not compiled and enabled:  # what the compiler took does not count for the rate
+                compiled = True
+                bar.start_t, bar.initial = time.time(), bar.n
 
         yield advance
 
@@ -59,20 +65,27 @@ def progress(
 def _make_line_writer(total: int, initial: int, desc: str, unit: str, stream: TextIO) -> Advance:
     start = last_line = time.monotonic()
     done, begin, shown = initial, initial, {}
+    if initial < total:
+        print(f"{desc}: {_COMPILING}", file=stream, flush=True)
 
     def advance(num_units: int = 1, **values: Any) -> None:
         nonlocal done, last_line, start, begin
+        now = time.monotonic()
+        if begin == done == initial:  # the first call waited for the compiler
+            if now - start >= 1:
+                text = f"{desc}: compiled, and the first {unit} done, in {now - start:.0f} s"
+                print(text, file=stream, flush=True)
+            start, begin = now, done + num_units
         done += num_units
         shown.update(values)
-        now = time.monotonic()
         rate = (done - begin) / max(now - start, 1e-9)
-        if begin == initial:  # the first call waited for the compiler; it does not count later
-            start, begin = now, done
         if now - last_line < _LINE_SECONDS and done < total:
             return
         last_line = now
-        left = tqdm.tqdm.format_interval((total - done) / rate) if rate else "?"
-        parts = [f"{done}/{total} {unit}", _show_rate(rate, unit), f"{left} left"]
+        parts = [f"{done}/{total} {unit}"]
+        if rate:
+            left = tqdm.tqdm.format_interval((total - done) / rate)
+            parts += [_show_rate(rate, unit), f"{left} left"]
         if shown:
             parts.append(_show_values(shown))
         print(f"{desc}: {', '.join(parts)}", file=stream, flush=True)
