@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -193,12 +194,30 @@ def write_report(
 def _configure_jax(config):
     precision = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
     jax.config.update("jax_default_matmul_precision", precision[config.runtime.precision])
-    cache = config.runtime.compilation_cache
-    if cache != "off":
-        home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-        default = pathlib.Path(home).expanduser() / "ltdd_jax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", cache or str(default))
+    cache = _find_compilation_cache(config.runtime.compilation_cache)
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _find_compilation_cache(wanted: str) -> str:
+    """Directory of compiled programs, made if absent; "" keeps none."""
+    if wanted == "off" or not files.is_local(wanted):
+        return "" if wanted == "off" else wanted
+    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    path = pathlib.Path(wanted) if wanted else home / "ltdd_jax" / "xla"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path):
+            return str(path)
+    except OSError as error:
+        if wanted:
+            raise UserError(
+                f"--config.runtime.compilation_cache={wanted} cannot be written "
+                f"({error.strerror}); give another directory, or off to keep no compiled programs"
+            ) from error
+        processes.say(f"warning: {path} cannot be written; compiled programs are not kept")
+        return ""
 
 
 @contextlib.contextmanager

@@ -59,7 +59,10 @@ def check_memory(run: Run, method: Method) -> None:
         "--config.trajectory.batch_size, --config.net.width or "
         "--config.experts.representation.batch_size"
     )
-    if run.config.trajectory.gradient == "autodiff":
+    images = 24 * len(method.labels) * int(np.prod(run.problem.image_shape))
+    if images > needed / 2:
+        advice = "--config.distill.ipc"
+    elif run.config.trajectory.gradient == "autodiff":
         advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
     raise UserError(
         f"this run needs about {show_bytes(needed)} of memory and {show_bytes(free)} are free; "

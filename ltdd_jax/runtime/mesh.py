@@ -31,13 +31,13 @@ def make_mesh(num_networks: int, *, even: bool = False) -> Mesh:
         caller pads, see `round_up`.
     """
     own = jax.local_devices()
-    crew = [own]
+    groups = [own]
     if num_networks >= jax.process_count() > 1:
-        crew = [jax.local_devices(process_index=i) for i in range(jax.process_count())]
-    share = _share(num_networks, len(crew), min(map(len, crew)), even)
+        groups = [jax.local_devices(process_index=i) for i in range(jax.process_count())]
+    share = _share(num_networks, len(groups), min(map(len, groups)), even)
     if share is None:
-        crew, share = [own], _share(num_networks, 1, len(own), even)
-    devices = [device for some in crew for device in some[:share]]
+        groups, share = [own], _share(num_networks, 1, len(own), even)
+    devices = [device for group in groups for device in group[:share]]
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
