@@ -25,11 +25,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # run as a script, its directory is on the path instead of the root
     sys.path[0] = str(ROOT)
 
+import ltdd_jax  # noqa: E402
 from tests.mutants import Mutant, data, distillation  # noqa: E402
 
 MUTANTS = [*data.MUTANTS, *distillation.MUTANTS]
 PAGE = ROOT / "docs" / "testing.md"
 MARK = "<!-- written by tests/mutations.py -->"
+# Where each part lies; the package may be an installed one.
+_SOURCES = {"ltdd_jax": pathlib.Path(ltdd_jax.__file__).parent}
 _COPIED = ("ltdd_jax", "tests", "configs", "pyproject.toml")
 _SECONDS = 600  # a test that runs longer has not noticed anything
 
@@ -48,10 +51,16 @@ def change(text: str, mutant: Mutant) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
+def locate(file: str) -> pathlib.Path:
+    """The file or directory of that path from the root."""
+    first, *rest = pathlib.PurePosixPath(file).parts
+    return _SOURCES.get(first, ROOT / first).joinpath(*rest)
+
+
 def copy_tree(destination: pathlib.Path) -> None:
     """Copies what the tests need."""
     for name in _COPIED:
-        source = ROOT / name
+        source = locate(name)
         if source.is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(source, destination / name, ignore=ignored)

@@ -20,7 +20,7 @@ def find_tests(path: str) -> set[str]:
 
 @pytest.mark.parametrize("mutant", mutations.MUTANTS, ids=IDS)
 def test_change_fits_and_its_tests_exist(mutant):
-    before = (mutations.ROOT / mutant.file).read_text(encoding="utf-8")
+    before = mutations.locate(mutant.file).read_text(encoding="utf-8")
     after = mutations.change(before, mutant)
     assert after != before
     ast.parse(after)
