@@ -16,7 +16,7 @@ MUTANTS = [
          "/ (squared_distance(start, target) + 1e-4)",
          "test_loss_is_one_at_the_start_zero_at_the_target_and_free_of_scale"),
         ("the classifier in the backbone", "        return backbone\n", "        return params\n",
-         "test_golden_distance_and_loss_of_stored_end_points"),
+         "test_golden_distance_and_loss_of_stored_end_points[matching_grad_uneven_first]"),
     ),
     *of_file(
         "ltdd_jax/distill/sampling.py", "tests/distill/test_sampling.py",
@@ -45,7 +45,8 @@ MUTANTS = [
         ("slope with the other sign", "data_grad, slope - value)", "data_grad, slope + value)",
          "test_gradients_equal_their_definition"),
         ("two-pass is exact", 'gradient == "exact")(', 'gradient != "autodiff")(',
-         "tests/distill/test_step.py::test_golden_loss_and_gradients"),
+         "tests/distill/test_step.py::"
+         "test_golden_loss_and_gradients[matching_grad_uneven_first-two_pass]"),
         ("exact is two-pass", 'gradient == "exact")(', 'gradient == "none")(',
          "test_full_gradients_equal_finite_differences"),
     ),

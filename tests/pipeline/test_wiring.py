@@ -27,7 +27,13 @@ RATES, MOMENTA = (30.0, 5.0, 0.05), (0.5, 0.9, 0.3)  # images, labels, step size
 
 
 @pytest.fixture(scope="session")
-def made(shared):
+def cache(shared):
+    """Directory of compiled programs: that of the environment if it names one."""
+    return jax.config.values["jax_compilation_cache_dir"] or shared / "compiled"
+
+
+@pytest.fixture(scope="session")
+def made(shared, cache):
     """Runs the pipeline once for all tests and workers, and returns the working directory."""
     root = shared / "wiring"
 
@@ -50,9 +56,7 @@ def made(shared):
             f"pictures_{counts[-1]}", lambda path: wiring.make_pictures(path / "set", counts)
         )
         fields = {name.replace("__", "."): value for name, value in fields.items()}
-        run = functools.partial(
-            wiring.run, pictures=pictures / "set", cache=shared / "compiled", fields=fields
-        )
+        run = functools.partial(wiring.run, pictures=pictures / "set", cache=cache, fields=fields)
         return once(name, lambda path: run(path / "run", stages=stages)) / "run"
 
     run.pictures = lambda counts: root / f"pictures_{counts[-1]}" / "set"
@@ -297,7 +301,7 @@ def test_epochs_of_both_stages_equal_plain_code(made):
                 assert max(np.abs(after[name] - before[name]).max() for name in moved) > 1e-3
 
 
-def test_each_arm_of_the_evaluation_has_its_rate(made, shared, still, tmp_path):
+def test_each_arm_of_the_evaluation_has_its_rate(made, cache, still, tmp_path):
     """Breaks when the distilled set is evaluated at the rate of real images or the other way round.
 
     The rate of the distilled set is the one in its file, whatever the config says.
@@ -309,7 +313,7 @@ def test_each_arm_of_the_evaluation_has_its_rate(made, shared, still, tmp_path):
     )
     planted = shutil.copytree(other, tmp_path / "planted")
     wiring.plant_step_size(planted, 20.0)
-    wiring.run(planted, made.pictures(wiring.LONG_TAILED), shared / "compiled", ("evaluate",),
+    wiring.run(planted, made.pictures(wiring.LONG_TAILED), cache, ("evaluate",),
                fields | wiring.rate_of_real_images(0.4))  # fmt: skip
     results = [wiring.accuracies(workdir) for workdir in (one, other, planted)]
     for arm in results[0]:
