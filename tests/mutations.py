@@ -3,6 +3,7 @@
     python tests/mutations.py                 all changes
     python tests/mutations.py --list          their names
     python tests/mutations.py --only TEXT     those whose name contains TEXT
+    python tests/mutations.py --missing       those without a result, after a run that was cut
     python tests/mutations.py --jobs N        N at a time
 
 Every change is made in a copy of the tree, where only the tests named with it run. It is killed
@@ -145,11 +146,16 @@ def render_table(mutants: list[Mutant], verdicts: dict[str, str]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def read_page() -> dict[str, str]:
+    """The results in docs/testing.md; name -> "killed", "survived" or "not run"."""
+    table = PAGE.read_text(encoding="utf-8").partition(MARK)[2]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if " | `" in line]
+    return {row[0]: row[-1] for row in rows}
+
+
 def write_page(mutants: list[Mutant], verdicts: dict[str, str]) -> None:
     """Replaces the table of docs/testing.md; what `verdicts` leaves out stays as it was."""
-    text, _, table = PAGE.read_text(encoding="utf-8").partition(MARK)
-    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if " | `" in line]
-    before = {row[0]: row[-1] for row in rows}
+    text, before = PAGE.read_text(encoding="utf-8").partition(MARK)[0], read_page()
     verdicts = {m.name: before.get(m.name, "not run") for m in mutants} | verdicts
     PAGE.write_text(f"{text}{MARK}\n\n{render_table(mutants, verdicts)}", encoding="utf-8")
 
@@ -158,10 +164,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--list", action="store_true", help="print the names and end")
     parser.add_argument("--only", default="", metavar="TEXT", help="names that contain TEXT")
+    parser.add_argument("--missing", action="store_true", help="only those without a result")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="changes at a time")
     options = parser.parse_args()
     chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
-    if not chosen:
+    if options.missing:
+        done = {name for name, verdict in read_page().items() if verdict != "not run"}
+        chosen = [mutant for mutant in chosen if mutant.name not in done]
+    if not chosen and not options.missing:
         parser.error(f"no change has {options.only!r} in its name; --list shows them")
     if options.list:
         print("\n".join(mutant.name for mutant in chosen))

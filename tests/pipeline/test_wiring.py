@@ -51,11 +51,10 @@ def made(shared, cache):
                 (root / name / "done").touch()
         return root / name
 
-    def run(name, stages, counts=wiring.LONG_TAILED, **fields):
+    def run(name, stages, fields, counts=wiring.LONG_TAILED):
         pictures = once(
             f"pictures_{counts[-1]}", lambda path: wiring.make_pictures(path / "set", counts)
         )
-        fields = {name.replace("__", "."): value for name, value in fields.items()}
         run = functools.partial(wiring.run, pictures=pictures / "set", cache=cache, fields=fields)
         return once(name, lambda path: run(path / "run", stages=stages)) / "run"
 
@@ -66,18 +65,17 @@ def made(shared, cache):
 @pytest.fixture(scope="session")
 def still(made):
     """Experts, and a synthetic set that no iteration moves: every loss is one of a table."""
-    fields = dict(wiring.FROZEN)
+    fields = wiring.FROZEN | wiring.loss_weights(LOSS_WEIGHTS)
     for stage in STAGES:
         fields |= wiring.starts(stage, *RANGES[stage], GROWTH)
-        fields[f"distill.{stage}.loss_weight"] = LOSS_WEIGHTS[stage]
-    return made("still", ("experts", "distill"), **fields, distill__num_iterations=ITERATIONS)
+    return made("still", ("experts", "distill"), fields | wiring.fields(iterations=ITERATIONS))
 
 
 @pytest.fixture(scope="session")
 def real(made, still):
     """A still synthetic set of any real images, from the same experts."""
-    return made("real", ("distill",), experts__path=str(still / "experts"),
-                **{"distill.initial_images": "real"}, **wiring.FROZEN)  # fmt: skip
+    fields = wiring.fields(experts_path=str(still / "experts"), initial_images="real")
+    return made("real", ("distill",), fields | wiring.FROZEN)
 
 
 @pytest.fixture(autouse=True)
@@ -173,17 +171,14 @@ def test_iterations_equal_plain_code(made, still, real, gradient):
     Breaks when anything of the iteration is wired otherwise: weights, phases, gradient, learning
     rates, momenta, loss weights, the two sums.
     """
-    fields = {"distill.initial_images": "real", "experts.num_experts": 1}
-    names = ("image", "label", "step_size")
-    for name, rate, momentum in zip(names, RATES, MOMENTA, strict=True):
-        fields |= {f"distill.{name}_lr": rate, f"distill.{name}_momentum": momentum}
+    fields = wiring.fields(
+        experts_path=str(still / "experts"), num_experts=1, initial_images="real", iterations=2,
+        gradient=gradient,
+    )  # fmt: skip
+    fields |= wiring.outer_optimizers(RATES, MOMENTA) | wiring.loss_weights(LOSS_WEIGHTS)
     for stage in STAGES:
         fields |= wiring.starts(stage, 1, 1, 2)
-        fields[f"distill.{stage}.loss_weight"] = LOSS_WEIGHTS[stage]
-    workdir = made(
-        f"moved_{gradient}", ("distill",), **fields, experts__path=str(still / "experts"),
-        distill__num_iterations=2, distill__gradient=gradient,
-    )  # fmt: skip
+    workdir = made(f"moved_{gradient}", ("distill",), fields)
     snapshots, arrays = Snapshots(still), wiring.synthetic_set(real)
     # With one expert the labels are its logits; the images do not depend on experts.
     images = jnp.asarray(arrays["images"], jnp.float64)
@@ -203,6 +198,7 @@ def test_iterations_equal_plain_code(made, still, real, gradient):
 
     expected = plain.momentum_steps(start, gradients, RATES, MOMENTA, 2)
     found = quantities(wiring.synthetic_set(workdir))
+    names = ("images", "label logits", "step size")
     for name, before, after, wanted in zip(names, start, found, expected, strict=True):
         assert relative_error(after - before, wanted - before) < 2e-4, name
         assert relative_error(after, before) > 1e-3, f"{name} hardly moves: nothing is compared"
@@ -271,8 +267,7 @@ def test_epochs_of_both_stages_equal_plain_code(made):
     backbone moves or is another one, or when a stage gets the other's recipe.
     """
     counts = wiring.BALANCED
-    fields = {f"experts.{stage}.batch_size": sum(counts) for stage in STAGES}
-    workdir = made("balanced", ("experts",), counts, **fields)
+    workdir = made("balanced", ("experts",), wiring.expert_batches(sum(counts)), counts)
     images, labels = wiring.read_pictures(made.pictures(counts), "train")
     snapshots = Snapshots(workdir)
 
@@ -306,9 +301,9 @@ def test_each_arm_of_the_evaluation_has_its_rate(made, cache, still, tmp_path):
 
     The rate of the distilled set is the one in its file, whatever the config says.
     """
-    fields = {**wiring.FROZEN, "experts.path": str(still / "experts")}
+    fields = wiring.FROZEN | wiring.fields(experts_path=str(still / "experts"))
     one, other = (
-        made(f"rate_{rate}", ("distill", "evaluate"), **fields, **wiring.rate_of_real_images(rate))
+        made(f"rate_{rate}", ("distill", "evaluate"), fields | wiring.rate_of_real_images(rate))
         for rate in (0.02, 0.4)
     )
     planted = shutil.copytree(other, tmp_path / "planted")

@@ -7,7 +7,7 @@ The pictures, three classes of 6 x 6 pixels, are made here.
 import contextlib
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
@@ -59,6 +59,38 @@ for _stage, _values in _STAGES.items():
     _COMMON |= {f"experts.{_stage}.batch_size": 8, f"distill.{_stage}.student_steps": 2}
     _COMMON |= starts(_stage, 0, 1, 2)
 FROZEN = {f"distill.{name}_lr": 0.0 for name in ("image", "label", "step_size")}
+
+# Short names of the settings that tests choose.
+_FIELDS = {
+    "experts_path": "experts.path",
+    "num_experts": "experts.num_experts",
+    "iterations": "distill.num_iterations",
+    "initial_images": "distill.initial_images",
+    "gradient": "distill.gradient",
+}
+
+
+def fields(**settings_of_test: object) -> dict[str, object]:
+    """Fields of the config from short names."""
+    return {_FIELDS[name]: value for name, value in settings_of_test.items()}
+
+
+def expert_batches(size: int) -> dict[str, object]:
+    """Fields that train both kinds of experts on batches of this size."""
+    return {f"experts.{stage}.batch_size": size for stage in _STAGES}
+
+
+def loss_weights(weights: dict[str, float]) -> dict[str, object]:
+    """Fields of the weight of every phase."""
+    return {f"distill.{stage}.loss_weight": weight for stage, weight in weights.items()}
+
+
+def outer_optimizers(rates: Iterable[float], momenta: Iterable[float]) -> dict[str, object]:
+    """Fields of the optimisers of images, label logits and step size."""
+    found: dict[str, object] = {}
+    for name, rate, momentum in zip(("image", "label", "step_size"), rates, momenta, strict=True):
+        found |= {f"distill.{name}_lr": rate, f"distill.{name}_momentum": momentum}
+    return found
 
 
 def rate_of_real_images(rate: float) -> dict[str, object]:
