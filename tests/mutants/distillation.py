@@ -139,8 +139,8 @@ MUTANTS = [
          "test_phases_have_their_own_order_and_their_weights"),
         ("wiring: always the exact gradient", "gradient=config.distill.gradient",
          'gradient="exact"', f"{_ITERATIONS}[two_pass]"),
-        ("wiring: momenta from another field", '_LR_MOMENTUM = ("lr", "momentum")',
-         '_LR_MOMENTUM = ("lr",)', f"{_ITERATIONS}[exact]"),
+        ("wiring: rates and momenta of the labels for all", 'config.distill[f"{n}_{part}"]',
+         'config.distill[f"label_{part}"]', f"{_ITERATIONS}[exact]"),
     ),
     *of_file(
         "ltdd_jax/pipeline/pairs.py", _WIRING,
