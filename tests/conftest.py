@@ -1,8 +1,10 @@
-"""Strict settings for the whole suite: JAX promotes nothing silently."""
+"""Strict settings for the whole suite: JAX promotes nothing silently, no golden test skips."""
 
 import os
 
 import jax
+
+from tests.golden_files import pytest_runtest_makereport  # noqa: F401
 
 # LTDD_TEST_PLATFORM=default runs the tests on the accelerator that JAX finds.
 _PLATFORM = os.environ.get("LTDD_TEST_PLATFORM", "cpu")
