@@ -61,6 +61,15 @@ COMMON = {
     "trajectory.pairs_per_iteration": 1,
     "trajectory.classifier.min_start_epoch": 0,
     "trajectory.classifier.max_start_epoch": 1,
+    # The paper's method.
+    "distill.method": "dam_ed",
+    "trajectory.labels": "soft",
+    "trajectory.label_experts": "classifier",
+    "trajectory.representation.class_weighted": True,
+    "trajectory.representation.matched": "backbone",
+    "trajectory.classifier.class_weighted": False,
+    "trajectory.classifier.matched": "classifier",
+    "trajectory.image_ema": 0.0,  # the decay in the files is dead
     # Evaluation.
     "evaluation.num_epochs": 1000,  # 0 to 1000 inclusive
     "evaluation.batch_size": 128,
@@ -123,9 +132,15 @@ OURS = {
     "evaluation.num_seeds": 5,  # one network, and the best of many looks at the test set
     "evaluation.full_num_epochs": 0,  # real images are trained as long as the distilled ones
     "seed": 0,  # the clock
+    "trajectory.num_shards": 1,  # the released settings list several GPUs, see docs/shards.md
+    "evaluation.baseline_rates": (0.005, 0.01, 0.02, 0.05, 0.1),  # 0.01 for all real images
+    "evaluation.held_out": 0.2,
+    "evaluation.tuning_epochs": 0,
+    "evaluation.curve": False,  # its evaluations on the way choose the best of the test set
+    "distill.keep_steps": 500,
+    "budget": "",
 }
-# Names and places; the rate for real images is of no published protocol. `runtime` is not what is
-# computed but how.
+# Names and places. `runtime` is not what is computed but how.
 NOT_PUBLISHED = {
     "name",
     "data.data_dir",
@@ -133,7 +148,7 @@ NOT_PUBLISHED = {
     "data.imbalance_factor",  # in the name of the cell, see below
     "distill.ipc",
     "experts.path",
-    "evaluation.baseline_step_size",
+    "evaluation.keep_networks",
 }
 # Read only with sequential generation.
 WITHOUT_EFFECT = {
@@ -209,7 +224,8 @@ def test_every_field_is_said_to_be_published_or_not(file, cell, published):
     said = published.keys() | OURS.keys() | NOT_PUBLISHED
     if not published["trajectory.representation.sequential"]:
         said |= WITHOUT_EFFECT
-    fields = {name for name in load_flat(file, cell) if not name.startswith("runtime.")}
+    other = ("runtime.", "selection.")  # how it is computed; other methods
+    fields = {name for name in load_flat(file, cell) if not name.startswith(other)}
     assert fields == said - {"runtime.precision"}
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -12,6 +13,7 @@ from ltdd_jax.runtime import processes
 
 _LINE_SECONDS = 10.0  # between lines where there is no terminal
 _COMPILING = "compiling …"
+_PATIENCE = 1.0  # seconds after which the first step says what it waits for
 
 Advance = Callable[..., None]
 
@@ -65,14 +67,17 @@ def progress(
 def _make_line_writer(total: int, initial: int, desc: str, unit: str, stream: TextIO) -> Advance:
     start = last_line = time.monotonic()
     done, begin, shown = initial, initial, {}
+    announce = threading.Timer(_PATIENCE, print, (f"{desc}: {_COMPILING}",), {"file": stream})
+    announce.daemon = True
     if initial < total:
-        print(f"{desc}: {_COMPILING}", file=stream, flush=True)
+        announce.start()
 
     def advance(num_units: int = 1, **values: Any) -> None:
         nonlocal done, last_line, start, begin
         now = time.monotonic()
         if begin == done == initial:  # the first call waited for the compiler
-            if now - start >= 1:
+            announce.cancel()
+            if now - start >= _PATIENCE:
                 text = f"{desc}: compiled, and the first {unit} done, in {now - start:.0f} s"
                 print(text, file=stream, flush=True)
             start, begin = now, done + num_units

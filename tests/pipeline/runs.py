@@ -116,7 +116,7 @@ def snapshots(experts: pathlib.Path) -> dict[str, object]:
     """Every snapshot of every expert, whatever the segments."""
     found = {}
     for stage in ("representation", "classifier"):
-        for segment in sorted((experts / stage).glob("group_*/epochs_????_????")):
+        for segment in sorted(experts.glob(f"{stage}-*/group_*/epochs_????_????")):
             for name, array in read_arrays(segment).items():
                 if name.startswith("expert_"):
                     found[f"{stage}.{name}"] = _freeze(array)

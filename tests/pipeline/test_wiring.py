@@ -317,5 +317,8 @@ def test_each_arm_of_the_evaluation_has_its_rate(made, cache, still, tmp_path):
     for arm in results[0]:
         values = [result[arm] for result in results]
         of_config, of_file = values[0] != values[1], values[1] != values[2]
-        assert (of_config, of_file) == ((False, True) if arm == "distilled" else (True, False)), arm
-    assert len(results[0]) >= 3
+        learned = arm in ("distilled", "initial")
+        assert (of_config, of_file) == ((False, True) if learned else (True, False)), arm
+    assert results[0].keys() == {
+        "distilled", "initial", "initial_at_baseline_rate", "random_real", "full_real"
+    }  # fmt: skip

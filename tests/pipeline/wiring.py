@@ -200,6 +200,7 @@ def plant_step_size(workdir: pathlib.Path, factor: float) -> None:
 def accuracies(workdir: pathlib.Path) -> dict[str, list[list[float]]]:
     """Accuracy of every network in every class, by the set it was trained on."""
     return {
-        path.stem: json.loads(path.read_text())["per_seed_per_class"]
-        for path in (workdir / "evaluate").glob("*.json")
+        path.stem.rpartition("-")[0]: json.loads(path.read_text())["per_seed_per_class"]
+        for place in ("evaluate", "baselines")
+        for path in (workdir / place).glob("*.json")
     }
