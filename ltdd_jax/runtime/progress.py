@@ -44,7 +44,11 @@ def progress(
     stream = stream or sys.stderr
     enabled = processes.is_first() if enabled is None else enabled
     if enabled and not stream.isatty():
-        yield _make_line_writer(total, initial, desc, unit, stream)
+        advance, announce = _make_line_writer(total, initial, desc, unit, stream)
+        try:
+            yield advance
+        finally:
+            announce.cancel()
         return
     with tqdm.tqdm(
         total=total, initial=initial, desc=desc, unit=unit, disable=not enabled, file=stream,
@@ -64,7 +68,9 @@ def progress(
         yield advance
 
 
-def _make_line_writer(total: int, initial: int, desc: str, unit: str, stream: TextIO) -> Advance:
+def _make_line_writer(
+    total: int, initial: int, desc: str, unit: str, stream: TextIO
+) -> tuple[Advance, threading.Timer]:
     start = last_line = time.monotonic()
     done, begin, shown = initial, initial, {}
     announce = threading.Timer(_PATIENCE, print, (f"{desc}: {_COMPILING}",), {"file": stream})
@@ -95,7 +101,7 @@ def _make_line_writer(total: int, initial: int, desc: str, unit: str, stream: Te
             parts.append(_show_values(shown))
         print(f"{desc}: {', '.join(parts)}", file=stream, flush=True)
 
-    return advance
+    return advance, announce
 
 
 def _show_rate(rate: float, unit: str) -> str:
