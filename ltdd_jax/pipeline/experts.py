@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from ltdd_jax import backend, training
 from ltdd_jax import config as configs
-from ltdd_jax import training
 from ltdd_jax.data import normalize
 from ltdd_jax.experts import train as expert_training
 from ltdd_jax.experts import trajectory
@@ -311,7 +311,7 @@ def _training_images(config, problem):
     """The training images in the form in which they lie on the device."""
     storage = config.runtime.image_storage
     if storage == "auto":
-        storage = "float32" if jax.default_backend() == "cpu" else "uint8"
+        storage = "float32" if backend.is_cpu() else "uint8"
     if storage == "float32":
         return problem.train_images
     return normalize.StoredImages(problem.train.images, problem.preprocessing)
