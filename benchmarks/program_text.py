@@ -7,6 +7,7 @@ the convolution.
 """
 
 import collections
+import functools
 import re
 
 COLLECTIVES = (
@@ -23,9 +24,9 @@ COLLECTIVES = (
 
 _COLLECTIVE = re.compile(rf" = .*? ({'|'.join(COLLECTIVES)})(?:-start)?\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(\S+) .*\{$")
-_FUSED = re.compile(r" fusion\(.*?calls=%([\w.\-]+)")
+_CALLED = re.compile(r"(?:body|condition|true_computation|false_computation)=%([\w.\-]+)")
+_BRANCHES = re.compile(r" conditional\(.*?branch_computations=\{([^}]*)\}")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_KIND = re.compile(r" = (?:\(.*?\)|\S+) ([\w\-]+)\(")
 
 
 def find_collectives(text: str) -> dict[str, int]:
@@ -34,17 +35,32 @@ def find_collectives(text: str) -> dict[str, int]:
 
 
 def estimate_cycles(text: str) -> int:
-    """Cycles of every instruction once: those of a loop's body count for one round of it."""
-    fused = set(_FUSED.findall(text))
-    total, inside_fused = 0, False
+    """Cycles of one call, with one round of every loop and the costliest branch of every choice."""
+    own, called, entry = _read_computations(text)
+
+    @functools.cache
+    def total(name):
+        choices = (max((total(n) for n in names), default=0) for names in called[name])
+        return own[name] + sum(choices)
+
+    return total(entry)
+
+
+def _read_computations(text):
+    """Cycles of each computation's own instructions, what these call in turn, and the entry.
+
+    A fused instruction has the cycles of all its parts; those are not called.
+    """
+    own, called, entry, name = {}, {}, "", ""
     for line in text.splitlines():
         if found := _COMPUTATION.match(line):
-            inside_fused = found[1] in fused
-        elif not inside_fused and (found := _CYCLES.search(line)):
-            total += int(found[1])
-    return total
-
-
-def count_instructions(text: str) -> dict[str, int]:
-    """Kind -> number of instructions, those inside of fused ones included."""
-    return dict(collections.Counter(_KIND.findall(text)))
+            name = found[1]
+            own[name], called[name] = 0, []
+            entry = name if line.startswith("ENTRY") else entry
+        elif name:
+            if found := _CYCLES.search(line):
+                own[name] += int(found[1])
+            if found := _BRANCHES.search(line):
+                called[name].append(re.findall(r"%([\w.\-]+)", found[1]))
+            called[name] += [[n] for n in _CALLED.findall(line)]
+    return own, called, entry

@@ -92,17 +92,31 @@ def test_collectives_are_found():
     assert program_text.find_collectives(started + done) == {"all-gather": 1}
 
 
-def test_cycles_of_fused_instructions_count_once():
-    """Breaks when the parts of a fused instruction are added to the whole."""
-    cycles = 'backend_config={"estimated_cycles":"%d"}\n'
-    text = (
-        "%inner (p: f32[2]) -> f32[2] {\n"
-        "  %a = f32[2]{0} add(%p, %p), " + cycles % 5 + "}\n"
-        "ENTRY %main (p: f32[2]) -> f32[2] {\n"
-        "  %b = f32[2]{0} fusion(%p), kind=kLoop, calls=%inner, " + cycles % 7 + ""
-        "  ROOT %c = f32[2]{0} copy(%b), " + cycles % 11 + "}\n"
+def test_cycles_follow_loops_and_choices():
+    """Breaks when the parts of a fused instruction are added to the whole, all branches of a
+    choice are added up, or a loop's body is left out."""
+    lines = (
+        "%part (p: f32[2]) -> f32[2] {",
+        '  %a = f32[2]{0} add(%p, %p), backend_config={"estimated_cycles":"1000"}',
+        "}",
+        "%body.1 (p: f32[2]) -> f32[2] {",
+        '  %b = f32[2]{0} fusion(%p), calls=%part, backend_config={"estimated_cycles":"7"}',
+        "}",
+        "%left (p: f32[2]) -> f32[2] {",
+        '  %c = f32[2]{0} copy(%p), backend_config={"estimated_cycles":"11"}',
+        "}",
+        "%right (p: f32[2]) -> f32[2] {",
+        '  %d = f32[2]{0} copy(%p), backend_config={"estimated_cycles":"13"}',
+        "}",
+        "ENTRY %main (p: f32[2], i: s32[]) -> f32[2] {",
+        "  %e = f32[2]{0} while(%p), condition=%always, body=%body.1",
+        "  %f = f32[2]{0} conditional(%i, %e, %e), branch_computations={%left, %right}",
+        '  ROOT %g = f32[2]{0} copy(%f), backend_config={"estimated_cycles":"17"}',
+        "}",
+        "%always (p: f32[2]) -> pred[] {",
+        "}",
     )
-    assert program_text.estimate_cycles(text) == 18
+    assert program_text.estimate_cycles("\n".join(lines)) == 7 + 13 + 17
 
 
 @pytest.mark.slow
