@@ -51,6 +51,7 @@ def test_assumes_another_machine_and_forgets_it():
         with backend.assume("cpu"):
             assert backend.is_cpu()
             assert backend.devices() == jax.devices()
+        assert not backend.is_cpu() and backend.device_memory() == 123
         raise KeyError
     assert (backend.is_cpu(), backend.devices(), backend.device_memory()) == here
 
