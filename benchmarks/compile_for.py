@@ -135,12 +135,13 @@ def compile_piece(make: Callable, *, precision: str, form: str) -> dict:
         "lower_seconds": middle - start,
         "program_lines": lowered.as_text().count("\n"),
     }
-    middle = time.perf_counter()
+    middle, busy = time.perf_counter(), time.process_time()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         return record | {"failed": " ".join(str(error).split())[:600]}
     record["compile_seconds"] = time.perf_counter() - middle
+    record["compile_core_seconds"] = time.process_time() - busy
     memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
     return record | {
         "argument_bytes": memory.argument_size_in_bytes,

@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 _HEADER = (
-    *("step", "precision", "form", "chips", "lowering, s", "compilation, s"),
+    *("step", "precision", "form", "chips", "lowering, s", "compilation, s", "busy cores, s"),
     *("arguments, MB", "temporaries, MB", "of the chip's memory", "GFLOP", "Mcycles"),
     "exchanges",
 )
@@ -75,6 +75,7 @@ def _cells(record):
     return [
         *start,
         f"{record['compile_seconds']:.0f}",
+        f"{record['compile_core_seconds']:.0f}" if "compile_core_seconds" in record else "",
         f"{record['argument_bytes'] / 1e6:.1f}",
         f"{record['temp_bytes'] / 1e6:.0f}",
         f"{100 * used_bytes(record) / record['memory_bytes']:.1f} %",
