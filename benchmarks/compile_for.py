@@ -84,6 +84,8 @@ def list_pieces(small: bool) -> dict[str, Callable[..., programs.Program]]:
         "ipc10": sizes, "ipc50": dataclasses.replace(sizes, ipc=50)
     }  # fmt: skip
     pieces = {}
+    few = dataclasses.replace(sizes, student_steps=2 if small else 8)
+    pieces["phase_exact"] = lambda make: programs.phase(make(few), few, gradient="exact")
     for of_set, its in sets.items():
         for gradient in ("exact", "two_pass"):
             pieces[f"distill_{gradient}_{of_set}"] = lambda make, its=its, gradient=gradient: (

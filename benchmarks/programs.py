@@ -24,7 +24,7 @@ from ltdd_jax.distill import step as steps
 from ltdd_jax.evaluate import train as evaluation
 from ltdd_jax.experts import train as experts
 from ltdd_jax.runtime import mesh as meshes
-from ltdd_jax.types import SyntheticSet
+from ltdd_jax.types import Batch, SyntheticSet
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 
@@ -148,6 +148,33 @@ def distillation(network: nets.Network, sizes: Sizes, *, gradient: str) -> Progr
 
     arguments = jax.eval_shape(make_arguments)
     return Program(steps.repeat_step(step), arguments, (False,) * 3, mesh, (0,))
+
+
+def phase(network: nets.Network, sizes: Sizes, *, gradient: str) -> Program:
+    """Loss and gradient of the representation phase alone, without augmentation: the smallest
+    program with all derivatives of the convolution, to compare its forms and precisions."""
+    size, num_steps = sizes.ipc * sizes.num_classes, sizes.student_steps
+    weights = tuple(float(w) for w in np.geomspace(0.4, 0.004, sizes.num_classes))
+    kind = steps.Phase("representation", "all", "backbone", num_steps, size, 1.0, weights)
+
+    def loss(synthetic, pair, batches, draws):
+        return steps.phase_loss(
+            network, kind, lambda _, x: x, synthetic, pair, batches, draws, gradient=gradient
+        )
+
+    def make_arguments():
+        synthetic = SyntheticSet(
+            images=jnp.zeros((size, *sizes.image_shape)),
+            label_logits=jnp.zeros((size, sizes.num_classes)),
+            step_size=jnp.float32(0.01),
+        )
+        params = network.init(jax.random.key(0))
+        pair = steps.ExpertPair(params, matching.select_part(params, "backbone"))
+        rows = jnp.zeros((num_steps, size), jnp.int32)
+        return synthetic, pair, Batch(rows, jnp.zeros(rows.shape)), jnp.zeros(num_steps)
+
+    arguments = jax.eval_shape(make_arguments)
+    return Program(jax.value_and_grad(loss), arguments, (False,) * 4, meshes.make_mesh(1))
 
 
 def expert_epoch(network: nets.Network, sizes: Sizes, *, stage: str) -> Program:

@@ -133,7 +133,7 @@ def test_small_steps_compile_for_tpu_chips(topology, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     records = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
-    assert len(records) == 5 and "## " + topology in (tmp_path / "README.md").read_text()
+    assert len(records) == 6 and "## " + topology in (tmp_path / "README.md").read_text()
     for record in records:
         assert "failed" not in record and record["compile_seconds"] > 0
         if record["piece"].startswith("expert_epoch"):
