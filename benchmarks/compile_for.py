@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU whose metadata to ask for
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nor one that two could disturb
 
 import compiled_page
 import jax
@@ -106,7 +107,7 @@ def describe_topology(name: str) -> tuple[Chip, tuple[jax.Device, ...]]:
     """The chip of a topology such as "v5e:2x2", and the devices.
 
     Raises:
-      SystemExit: the chip or the topology is not known, or libtpu is absent.
+      SystemExit: the chip or the topology is not known or has several hosts, or libtpu is absent.
     """
     kind = name.partition(":")[0]
     if kind not in CHIPS:
@@ -120,6 +121,8 @@ def describe_topology(name: str) -> tuple[Chip, tuple[jax.Device, ...]]:
             f"--topology={name} cannot be had ({error}); it needs the wheel libtpu "
             '(pip install -e ".[tpu]") and a shape such as v5e:2x2 or v4:2x2x1'
         ) from error
+    if hosts := len({device.process_index for device in found.devices}) - 1:
+        raise SystemExit(f"--topology={name} has {hosts + 1} hosts; give one of a single host")
     return CHIPS[kind], tuple(found.devices)
 
 
