@@ -5,7 +5,7 @@ import time
 import jax
 import numpy as np
 
-from ltdd_jax import losses
+from ltdd_jax import backend, losses
 from ltdd_jax.distill import Method
 from ltdd_jax.pipeline import experts as expert_stage
 from ltdd_jax.pipeline.run import Run
@@ -186,7 +186,7 @@ def _describe_cost(run, method):
     flops = count_flops(run, method)
     rate = None
     if sum(flops.values()) > _TIMED_ABOVE and processes.is_first():
-        rate = time_flops(run) * (1 if mesh.is_cpu() else jax.device_count())
+        rate = time_flops(run) * (1 if backend.is_cpu() else jax.device_count())
     parts = []
     for stage, value in flops.items():
         parts.append(f"{stage} {_show_flops(value)}")

@@ -9,10 +9,10 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from ltdd_jax import backend, nets
 from ltdd_jax import budget as budgets
-from ltdd_jax import nets
 from ltdd_jax.data import augment, long_tail, normalize, sources
-from ltdd_jax.runtime import files, mesh, processes
+from ltdd_jax.runtime import files, processes
 from ltdd_jax.types import AugmentFn, UserError
 
 
@@ -122,7 +122,7 @@ def choose_for_budget(
         class_counts=[int(n) for n in train.class_counts()],
         image_shape=train.images.shape[1:],
         num_cores=len(os.sched_getaffinity(0)),
-        num_devices=0 if mesh.is_cpu() else jax.device_count(),
+        num_devices=0 if backend.is_cpu() else jax.device_count(),
         ipc=config.distill.ipc,
     )
     result = ConfigDict(config.to_dict(), convert_dict=True).lock()
