@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Callable
 
-import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -122,7 +121,7 @@ def choose_for_budget(
         class_counts=[int(n) for n in train.class_counts()],
         image_shape=train.images.shape[1:],
         num_cores=len(os.sched_getaffinity(0)),
-        num_devices=0 if backend.is_cpu() else jax.device_count(),
+        num_devices=0 if backend.is_cpu() else len(backend.devices()),
         ipc=config.distill.ipc,
     )
     result = ConfigDict(config.to_dict(), convert_dict=True).lock()
