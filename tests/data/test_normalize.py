@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ltdd_jax.data import normalize
+from ltdd_jax.data import normalize, sources
 from ltdd_jax.types import UserError
 from tests.golden_files import load_golden, relative_error
 
@@ -79,7 +79,7 @@ def test_golden_mismatched_test_images():
     """Normalised test images whitened by the transform of un-normalised training images (D3)."""
     golden = load_golden("zca")
     pre = normalize.fit(_to_nhwc(golden["images"]), zca_eps=float(golden["eps"]))
-    mean, std = normalize.CIFAR_CONSTANTS
+    mean, std = sources.find_source("cifar10").constants
     expected = _to_nhwc(golden["test_whitened"])
     normalised = _to_nhwc(golden["test_normalised"])
     assert relative_error(normalize.apply(pre, normalised), expected) < 1e-4
@@ -102,7 +102,7 @@ def test_blocks_change_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("whiten", [True, False])
-@pytest.mark.parametrize("constants", [(None, None), normalize.CIFAR_CONSTANTS, ((), ())])
+@pytest.mark.parametrize("constants", [(None, None), sources.find_source("cifar10").constants, ((), ())])
 def test_invert_undoes_apply(whiten, constants):
     images = _random_images()
     pre = normalize.fit(images, mean=constants[0], std=constants[1], whiten=whiten)
@@ -120,19 +120,6 @@ def test_whitened_covariance():
     values = np.linalg.eigvalsh(np.cov(plain.T))
     whitened = np.linalg.eigvalsh(np.cov(rows.T))
     np.testing.assert_allclose(whitened, values / (values + 0.01), atol=1e-4)
-
-
-def test_channel_constants():
-    images = _random_images()
-    assert normalize.default_constants("cifar100", images) == normalize.CIFAR_CONSTANTS
-    name = "tfds:tiny_imagenet_100_32"
-    assert normalize.default_constants(name, images) == normalize.IMAGENET_CONSTANTS
-    mean, std = normalize.default_constants("folder", images)
-    pixels = images.reshape(-1, 3) / 255
-    np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-9)
-    np.testing.assert_allclose(std, pixels.std(0), rtol=1e-9)
-    black = np.zeros((3, 2, 2, 1), np.uint8)
-    assert normalize.default_constants("digits", black) == ((0.0,), (1.0,))
 
 
 def test_file_round_trip(tmp_path):
