@@ -18,7 +18,15 @@ from collections.abc import Callable, Iterator
 
 from etils import epath
 
-from ltdd_jax.data.request import Request, describe_error, list_names, show_name, throttle
+from ltdd_jax.data.request import (
+    Request,
+    describe_error,
+    is_regular_file,
+    is_remote,
+    list_names,
+    show_name,
+    throttle,
+)
 from ltdd_jax.errors import Interrupted, UserError
 
 _MAX_HEADER = 2**20  # bytes of an extended tar header, which tarfile reads in one piece
@@ -109,7 +117,7 @@ def _check_location(path: str) -> epath.Path:
     if not location.exists():
         raise UserError(f"data.path={path} does not exist; give a directory or a .tar file.")
     if not location.is_dir():
-        if not location.is_file():  # opening a pipe would wait for somebody to write
+        if not is_regular_file(location):  # opening a pipe would wait for somebody to write
             raise UserError(
                 f"data.path={path} is no regular file; give a directory or a .tar file."
             )
@@ -123,7 +131,7 @@ def _check_location(path: str) -> epath.Path:
 
 
 def _list_directory(location: epath.Path, request: Request) -> Collection:
-    if "://" in os.fspath(location):
+    if is_remote(location):
         return Collection(list(_walk_remote(location, request)), [])
     skipped: list[str] = []
     entries = list(_walk(os.fspath(location), request, skipped))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
-from ltdd_jax.data.request import Request, describe_error
+from ltdd_jax.data.request import Request, describe_error, is_regular_file
 from ltdd_jax.errors import UserError
 
 CLASS_NAMES = (
@@ -80,7 +80,7 @@ def _list_missing(folder: epath.Path) -> list[str]:
 
 
 def _find(folder: epath.Path, name: str) -> epath.Path | None:
-    return next((f for f in (folder / name, folder / f"{name}.gz") if f.is_file()), None)
+    return next((f for f in (folder / name, folder / f"{name}.gz") if is_regular_file(f)), None)
 
 
 def _read_idx(path: epath.Path, num_axes: int) -> np.ndarray:

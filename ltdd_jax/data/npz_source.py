@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from etils import epath
 
-from ltdd_jax.data.request import Request, check_memory, describe_error
+from ltdd_jax.data.request import Request, check_memory, describe_error, is_regular_file
 from ltdd_jax.errors import UserError
 
 _HELD_OUT = 5  # every fifth part of a class is the test set where the file has none
@@ -106,7 +106,7 @@ def _open_archive(path: str) -> Iterator[zipfile.ZipFile]:
     """The file as a zip archive; whatever goes wrong inside the context is one sentence."""
     location = epath.Path(path).expanduser()
     try:
-        if not location.is_file():  # opening a pipe would wait for somebody to write
+        if not is_regular_file(location):  # opening a pipe would wait for somebody to write
             raise UserError(f"data.path={path} is no file; give an .npz file.")
         with location.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             yield archive

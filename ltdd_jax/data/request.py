@@ -1,11 +1,13 @@
 """What a reader of a data source is asked for, and whom it tells."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Sequence
 
 import psutil
 from absl import logging
+from etils import epath
 
 from ltdd_jax.errors import UserError
 
@@ -72,6 +74,16 @@ def list_names(names: Sequence[str]) -> str:
     """The first ten names, then how many more there are."""
     shown = ", ".join(show_name(name) for name in names[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def is_remote(location: epath.Path) -> bool:
+    """Whether it lies in an object store."""
+    return "://" in os.fspath(location)
+
+
+def is_regular_file(location: epath.Path) -> bool:
+    """Whether it can be opened without waiting: epath counts pipes as files."""
+    return location.is_file() if is_remote(location) else os.path.isfile(location)
 
 
 def check_memory(needed: float, what: str, remedy: str) -> None:

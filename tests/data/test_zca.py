@@ -1,0 +1,82 @@
+"""Functions of the covariance: against eigenvectors in float64, and stopped in between."""
+
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ltdd_jax.data import zca
+
+
+def _ignore(*_):
+    pass
+
+
+def _make_covariance(size: int, smallest: float = 1e-4) -> np.ndarray:
+    """Eigenvalues from `smallest` to 100, as of natural pictures."""
+    generator = np.random.default_rng(0)
+    vectors = np.linalg.qr(generator.standard_normal((size, size)))[0]
+    return (vectors * np.geomspace(100, smallest, size)) @ vectors.T
+
+
+@pytest.mark.parametrize("condition", [1.5, 1e3, 1e6])
+def test_nodes_approximate_the_inverse_square_root(condition):
+    """Breaks when a weight or a shift is wrong, or there are too few of them."""
+    shifts, weights = zca.find_nodes(0.1, 0.1 * condition)
+    values = np.geomspace(0.1, 0.1 * condition, 400)
+    found = (weights / (values[:, None] + shifts)).sum(axis=1)
+    np.testing.assert_allclose(found, values**-0.5, rtol=1e-9)
+
+
+@pytest.mark.parametrize("eps", [0.1, 1e-8])
+def test_large_matrices_are_those_of_eigenvectors(eps, monkeypatch):
+    """Inverses by halves against `eigh`; the small eps is beyond the rational function."""
+    monkeypatch.setattr(zca, "_EIGH_FEATURES", 4)
+    monkeypatch.setattr(zca, "_BASE_ROWS", 7)
+    covariance = _make_covariance(61)
+    values, vectors = np.linalg.eigh(covariance)
+    expected = (vectors / np.sqrt(values + eps)) @ vectors.T
+    transform, inverse = zca.fit_matrices(covariance.copy(), eps, say=_ignore, check=_ignore)
+    np.testing.assert_allclose(transform, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+    np.testing.assert_allclose(transform @ inverse, np.eye(61), atol=1e-8)
+
+
+def test_covariance_adds_up_over_blocks():
+    """Breaks when a block is lost, a triangle stays empty, or the mean is left in."""
+    rows = np.random.default_rng(0).random((23, 6)).astype(np.float32) + 5
+    blocks = lambda: (rows[start : start + 7] for start in range(0, 23, 7))  # noqa: E731
+    mean = zca.fit_mean(blocks, 23, _ignore)
+    np.testing.assert_allclose(mean, rows.mean(axis=0, dtype=np.float64), rtol=1e-12)
+    covariance = zca.fit_covariance(blocks, mean, 23, say=_ignore, check=_ignore)
+    np.testing.assert_allclose(covariance, np.cov(rows.astype(np.float64).T), rtol=1e-9)
+
+
+def test_memory_is_counted_by_the_smaller_side():
+    assert zca.fit_bytes(168, 12288) < 0.1e9
+    assert 5e9 < zca.fit_bytes(100_000, 12288) < 10e9
+    assert zca.fit_bytes(10**6, 256 * 256 * 3) > 1e12
+
+
+def test_signals_are_answered_while_eigenvectors_are_computed(monkeypatch):
+    """Breaks when the library keeps Python from running: Ctrl-C would wait for minutes."""
+    matrix = _make_covariance(900)
+    monkeypatch.setattr(zca, "_EIGH_FEATURES", 1000)
+    answered = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: answered.append(time.monotonic()))
+    try:
+        timer = threading.Timer(0.05, signal.raise_signal, [signal.SIGUSR1])
+        timer.start()
+        zca.fit_matrices(matrix, 0.1, say=_ignore, check=_ignore)
+        end = time.monotonic()
+        timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert answered and answered[0] < end
+
+
+def test_error_of_the_library_arrives():
+    """Breaks when a failed decomposition is taken for a finished one."""
+    with pytest.raises(np.linalg.LinAlgError):
+        zca.fit_matrices(np.full((3, 3), np.nan), 0.1, say=_ignore, check=_ignore)
