@@ -137,7 +137,8 @@ def _square_root(images: np.ndarray, mean, std, eps: float, power: float) -> np.
     """(Cov + eps)^power by NumPy's covariance and SciPy's matrix power, float64."""
     pixels = (images / 255.0 - np.float32(mean)) / np.float32(std)
     covariance = np.cov(pixels.reshape(len(images), -1).T)
-    return linalg.fractional_matrix_power(covariance + eps * np.eye(len(covariance)), power)
+    root = linalg.fractional_matrix_power(covariance + eps * np.eye(len(covariance)), power)
+    return root.real
 
 
 @pytest.mark.parametrize("eps", [0.1, 1e-3])

@@ -61,12 +61,12 @@ def test_memory_is_counted_by_the_smaller_side():
 
 def test_signals_are_answered_while_eigenvectors_are_computed(monkeypatch):
     """Breaks when the library keeps Python from running: Ctrl-C would wait for minutes."""
-    matrix = _make_covariance(900)
+    matrix = _make_covariance(600)
     monkeypatch.setattr(zca, "_EIGH_FEATURES", 1000)
     answered = []
     before = signal.signal(signal.SIGUSR1, lambda *_: answered.append(time.monotonic()))
     try:
-        timer = threading.Timer(0.05, signal.raise_signal, [signal.SIGUSR1])
+        timer = threading.Timer(0.01, signal.raise_signal, [signal.SIGUSR1])
         timer.start()
         zca.fit_matrices(matrix, 0.1, say=_ignore, check=_ignore)
         end = time.monotonic()
