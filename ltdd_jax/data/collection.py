@@ -193,13 +193,13 @@ def _describe_file(child: os.DirEntry, parts: Parts) -> Entry:
         parts,
         size=status.st_size,
         identity=(status.st_dev, status.st_ino),
-        read=functools.partial(_read_file, child.path),
+        read=functools.partial(_read_file, child.path, status.st_size),
     )
 
 
-def _read_file(path: str) -> bytes:
+def _read_file(path: str, size: int) -> bytes:
     with open(path, "rb") as stream:
-        return stream.read()
+        return stream.read(size)  # some files of the kernel have no size and no end
 
 
 def _walk_remote(top: epath.Path, request: Request) -> Iterator[Entry]:
