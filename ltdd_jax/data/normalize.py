@@ -281,7 +281,7 @@ def _fit_zca(
     mean = zca.fit_mean(rows, num, check)
     pre = pre.replace(zca_mean=mean.astype(np.float32))
     if zca.is_low_rank(num, features):
-        basis, values = zca.fit_basis(rows, mean, num, check)
+        basis, values = zca.fit_basis(rows, mean, num, say=say, check=check)
         return pre.replace(
             zca_basis=basis.astype(np.float32),
             zca_values=values.astype(np.float32),

@@ -5,22 +5,18 @@ kept as they are: T = eps^(-1/2) I + U diag((s + eps)^(-1/2) - eps^(-1/2)) Uᵀ,
 are not in the data have s = 0. Else T is a D x D matrix, of which one function of the covariance
 is taken. All in float64.
 
-Python answers signals between the steps: no call holds on to the interpreter for long.
+Signals are answered between the steps, which are short or run in a thread of their own.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import scipy.linalg
-import scipy.special
 
 from ltdd_jax.data.request import throttle
 
-_EIGH_FEATURES = 1024  # covariances up to this size are decomposed, which takes below a second
-_BASE_ROWS = 1024  # matrices up to this size are inverted in one call
-_TOLERANCE = 1e-11  # of the rational approximation; the result is kept in float32
-_MAX_CONDITION = 1e8  # above it eigenvectors are computed, however long it takes
 _MATRICES = 6  # square float64 matrices at the same time while a function of one is computed
 _WAIT_SECONDS = 0.2
 
@@ -50,7 +46,12 @@ def fit_mean(rows: Rows, num_rows: int, check: Callable[[], None]) -> np.ndarray
 
 
 def fit_basis(
-    rows: Rows, mean: np.ndarray, num_rows: int, check: Callable[[], None]
+    rows: Rows,
+    mean: np.ndarray,
+    num_rows: int,
+    *,
+    say: Callable[[str], None],
+    check: Callable[[], None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Directions and variances of few rows.
 
@@ -58,7 +59,8 @@ def fit_basis(
       rows: blocks of the rows, N together.
       mean: float64 [D].
       num_rows: N, at least 2 and less than D.
-      check: called between the steps; may raise to stop.
+      say: called with a sentence every few seconds.
+      check: called often; may raise to stop.
 
     Returns:
       Orthonormal columns float64 [D, R] with R < N, and their variances float64 [R] > 0.
@@ -71,7 +73,8 @@ def fit_basis(
         start += len(block)
     gram = centred @ centred.T
     gram /= num_rows - 1
-    values, vectors = _in_thread(np.linalg.eigh, gram, check)
+    say_while = f"whitening: eigenvectors of the products of {num_rows} images"
+    values, vectors = _in_thread(np.linalg.eigh, gram, say, check, say_while)
     # What rounding makes of a variance of zero; its direction would be noise.
     kept = values > max(values[-1], 0.0) * num_rows * np.finfo(np.float64).eps
     check()
@@ -108,81 +111,29 @@ def fit_matrices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(Cov + eps)^(-1/2) and (Cov + eps)^(1/2), float64 [D, D].
 
-    Large matrices go through a rational function, the sum of inverses (Cov + eps + σ_j)^(-1) with
-    the nodes of Hale, Higham and Trefethen (SIAM J. Numer. Anal. 46, 2008): matrix products only,
-    so several times as fast as eigenvectors on many cores, and interruptible.
-
     Args:
       covariance: float64 [D, D], symmetric; it is overwritten.
       eps: > 0, added to the eigenvalues.
       say: called with a sentence every few seconds.
       check: called often; may raise to stop.
     """
-    largest = float(np.abs(covariance).sum(axis=0).max()) + eps  # at least the largest eigenvalue
-    if len(covariance) <= _EIGH_FEATURES or largest / eps > _MAX_CONDITION:
-        values, vectors = _in_thread(np.linalg.eigh, covariance, check)
+
+    def take_roots(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, vectors = np.linalg.eigh(matrix)
         scale = np.sqrt(np.maximum(values, 0.0) + eps)  # rounding leaves zeros slightly negative
         return (vectors / scale) @ vectors.T, (vectors * scale) @ vectors.T
-    diagonal = np.einsum("ii->i", covariance)  # a view
-    diagonal += eps
-    shifts, weights = find_nodes(eps, largest)
-    transform = np.zeros_like(covariance)
-    tell = throttle(say)
-    for number, (shift, weight) in enumerate(zip(shifts, weights, strict=True)):
-        tell(f"whitening: inverse square root, step {number + 1} of {len(shifts)}")
-        shifted = covariance.copy()
-        np.einsum("ii->i", shifted)[:] += shift
-        _invert(shifted, check)
-        shifted *= weight
-        transform += shifted
-    del shifted
-    check()
-    inverse = covariance @ transform
-    return transform, inverse
 
-
-def find_nodes(smallest: float, largest: float) -> tuple[np.ndarray, np.ndarray]:
-    """Shifts σ and weights w with Σ w_j / (x + σ_j) = x^(-1/2) on [smallest, largest].
-
-    x^(-1/2) = 2/π ∫ ds / (x + s²) over the positive axis; with s = √smallest · sc(t) the integrand
-    is periodic and analytic in t, and the midpoint rule converges geometrically.
-    """
-    complement = smallest / largest
-    quarter = scipy.special.ellipkm1(complement)
-    decay = 2 * np.pi**2 / (np.log(1 / complement) + 3)
-    num = int(np.ceil(np.log(1 / _TOLERANCE) / decay)) + 1
-    points = (np.arange(num) + 0.5) * quarter / num
-    sn, cn, dn, _ = scipy.special.ellipj(points, 1 - complement)
-    shifts = smallest * (sn / cn) ** 2
-    weights = 2 / np.pi * quarter / num * np.sqrt(smallest) * dn / cn**2
-    return shifts, weights
-
-
-def _invert(matrix: np.ndarray, check: Callable[[], None]) -> None:
-    """Inverts a symmetric positive definite matrix in place, by halves (Schur complements)."""
-    check()
-    half = len(matrix) // 2
-    if len(matrix) <= _BASE_ROWS:
-        matrix[:] = np.linalg.inv(matrix)
-        return
-    first, second = matrix[:half, :half], matrix[half:, half:]
-    border = matrix[half:, :half].copy()
-    _invert(first, check)
-    product = border @ first
-    check()
-    second -= product @ border.T
-    _invert(second, check)
-    corner = second @ product
-    check()
-    first += product.T @ corner
-    matrix[half:, :half] = -corner
-    matrix[:half, half:] = -corner.T
+    size = len(covariance)
+    say_while = f"whitening: eigenvectors of a {size} x {size} covariance"
+    return _in_thread(take_roots, covariance, say, check, say_while)
 
 
 def _in_thread(
     function: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     matrix: np.ndarray,
+    say: Callable[[str], None],
     check: Callable[[], None],
+    say_while: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`function(matrix)`, while this thread goes on to answer signals and to call `check`."""
     results: list = []
@@ -195,9 +146,11 @@ def _in_thread(
 
     thread = threading.Thread(target=work, daemon=True)  # a stopped run does not wait for it
     thread.start()
+    start, tell = time.monotonic(), throttle(say)
     while thread.is_alive():
         thread.join(_WAIT_SECONDS)
         check()
+        tell(f"{say_while}, {time.monotonic() - start:.0f} s so far")
     if isinstance(results[0], Exception):
         raise results[0]
     return results[0]
