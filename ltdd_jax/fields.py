@@ -14,7 +14,15 @@ from typing import Any
 from ltdd_jax import budget as budgets
 from ltdd_jax import presets
 
-SOURCES = ("digits", "cifar10", "cifar100", "folder", "arrays")  # also "tfds:NAME"
+SOURCES = (
+    "digits",
+    "cifar10",
+    "cifar100",
+    "fashion_mnist",
+    "folder",
+    "npz",
+    "arrays",
+)  # also "tfds:NAME"
 NETS = (
     "alexnet",
     "alexnet_64",
