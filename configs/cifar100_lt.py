@@ -56,6 +56,7 @@ def get_config(argument: str = "") -> ConfigDict:
     )
     config.data.source = "cifar100"
     config.data.imbalance_factor = factor
+    config.data.whiten = "on"
     config.data.normalize = True
 
     distill, trajectory = config.distill, config.trajectory

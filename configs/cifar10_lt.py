@@ -77,6 +77,7 @@ def get_config(argument: str = "") -> ConfigDict:
     )
     config.data.source = "cifar10"
     config.data.imbalance_factor = factor
+    config.data.whiten = "on"
 
     distill, trajectory = config.distill, config.trajectory
     distill.ipc = ipc

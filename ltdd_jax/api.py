@@ -62,7 +62,7 @@ def distill_dataset(
         images, labels, images_per_class, method, budget, workdir, seed, test_images, test_labels,
         class_names, settings,
     )  # fmt: skip
-    pipeline.run(config, place, sets=sets, keep=frozenset(settings or ()))
+    pipeline.run(config, place, sets=sets, keep=_keep(settings))
     return load_dataset(place)
 
 
@@ -108,7 +108,7 @@ def train_experts(
         images, labels, images_per_class, method, budget, workdir, seed, test_images, test_labels,
         class_names, settings,
     )  # fmt: skip
-    keep = frozenset(settings or ())
+    keep = _keep(settings)
     pipeline.run(config, place, "experts", sets=sets, keep=keep)
     run = pipeline.open_run(config, place, sets=sets, keep=keep)
     kinds = pipeline.make_method(run).experts
@@ -237,6 +237,10 @@ def _prepare(
         configs.set_field(config, field, value)
     place = workdir or f"runs/arrays_{pipeline.fingerprint(train, test)[:12]}"
     return config, (train, test), str(place)
+
+
+def _keep(settings):
+    return frozenset(settings or ()) | {"distill.ipc"}
 
 
 def _make_set(name, images, labels, class_names):

@@ -56,7 +56,7 @@ def choose_settings(
     minutes, num_rows, num_classes = BUDGETS[budget], sum(class_counts), len(class_counts)
     seconds = 60 * minutes - min(_COMPILATION * 60 * BUDGETS["quick"], 20 * minutes)
     speed = num_devices * _DEVICE_FLOPS or num_cores * _CORE_FLOPS
-    chosen = [*_choose_network(budget, image_shape), *_choose_data(class_counts, image_shape, ipc)]
+    chosen = [*_choose_network(budget, image_shape), *_choose_data(class_counts, ipc)]
     values = {choice.field: choice.value for choice in chosen}
     forward = _forward_flops(image_shape, values["net.width"], values["net.depth"], num_classes)
     total = {stage: share * seconds * speed / forward for stage, share in _SHARES.items()}
@@ -85,15 +85,12 @@ def _choose_network(budget, image_shape):
     ]
 
 
-def _choose_data(class_counts, image_shape, ipc):
+def _choose_data(class_counts, ipc):
     if not ipc:
         ipc = max(1, min(10, int(statistics.median(class_counts)) // 5))
     reason = "a fifth of the median class, at most 10"
-    whiten = image_shape[0] * image_shape[1] * image_shape[2] <= 3 * 64 * 64
     return [
         Choice("distill.ipc", ipc, reason),
-        Choice("data.whiten", whiten, "ZCA up to 64 x 64 pixels"),
-        Choice("data.normalize", not whiten, "instead of ZCA on large pictures"),
     ]
 
 

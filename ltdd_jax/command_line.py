@@ -5,8 +5,10 @@ import traceback
 from collections.abc import Sequence
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from ltdd_jax import config, records, validation
+from ltdd_jax.data import sources
 from ltdd_jax.types import UserError
 
 MISSING_CONFIG = "--config is missing: give --config=configs/digits_lt.py, for instance"
@@ -65,6 +67,25 @@ def check_overrides(argv: Sequence[str]) -> None:
             f"--config.{name} is not a field of the config"
             f"{validation.suggest(name, fields, '--config.')}; ltdd_jax/fields.py lists them all"
         )
+
+
+def check_data(settings: ConfigDict) -> None:
+    """Finds in a moment what is wrong with the settings, and with where and how the data lie.
+
+    Raises:
+      UserError: one sentence with the remedy.
+    """
+    config.validate(settings)
+    data = settings.data
+    sources.check_source(
+        data.source,
+        data_dir=data.data_dir,
+        path=data.path,
+        image_size=data.image_size,
+        follow_links=data.follow_links,
+        max_file_mb=data.max_file_mb,
+        max_total_gb=data.max_total_gb,
+    )
 
 
 def explain(error: Exception, argv: Sequence[str]) -> str:

@@ -102,13 +102,16 @@ _DATA = {
     "source": Field(
         "digits",
         Rule(_is_source, f"one of {', '.join(SOURCES)} or tfds:NAME", SOURCES),
-        "Where the pictures come from: digits, cifar10, cifar100, folder or tfds:NAME.",
+        "Where the pictures come from: a name, or tfds:NAME for a set of TensorFlow Datasets.",
     ),
     "data_dir": Field(
         "", _FREE, "Directory of TensorFlow Datasets; empty is its own, ~/tensorflow_datasets."
     ),
     "path": Field(
-        "", _FREE, "Directory or .tar with train/ and test/ class folders; for source=folder only."
+        "",
+        _FREE,
+        "Directory or .tar with train/ and test/ class folders (source=folder), or file of arrays "
+        "(source=npz).",
     ),
     "image_size": Field(
         0,
@@ -123,7 +126,19 @@ _DATA = {
     "imbalance_factor": Field(
         100.0, _at_least(1), "Largest / smallest class count (paper: 10 to 200)."
     ),
-    "whiten": Field(True, _FREE, "ZCA whitening fitted on the long-tailed training set (paper)."),
+    "whiten": Field(
+        "auto",
+        _one_of("auto", "on", "off"),
+        "ZCA whitening fitted on the long-tailed training set (paper: on); auto is on up to 64 x "
+        "64 pixels and above that off, with normalize in its place.",
+    ),
+    "follow_links": Field(False, _FREE, "Follow links to folders inside data.path."),
+    "max_file_mb": Field(
+        100, _at_least(1), "Largest picture file, and largest member of a compressed archive, MB."
+    ),
+    "max_total_gb": Field(
+        64, _at_least(1), "Largest sum of the picture files, or of all members of an archive, GB."
+    ),
     "zca_eps": Field(
         0.1,
         _POSITIVE,

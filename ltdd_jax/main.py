@@ -56,7 +56,11 @@ def main(_: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)  # libraries tell every step of every save
     config = _CONFIG.value
     workdir = _WORKDIR.value or f"runs/{config.name}"
-    # Imported late so that --help and mistakes in the flags are answered at once.
+    try:
+        command_line.check_data(config)
+    except UserError as error:
+        return _report(str(error))
+    # Imported late so that --help and mistakes in flags and data are answered at once.
     from ltdd_jax import pipeline
 
     try:

@@ -31,7 +31,7 @@ def explanation(*arguments: str) -> str:
 
 
 def test_valid_arguments_need_no_explanation():
-    assert explanation(DIGITS, "--config.distill.ipc=3", "--noconfig.data.whiten") == ""
+    assert explanation(DIGITS, "--config.distill.ipc=3", "--noconfig.data.normalize") == ""
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_valid_arguments_need_no_explanation():
         ([DIGITS, "--config.distill={}"], "--config.distill is a section"),
         ([DIGITS, "--config.distill.ipc=abc"], "--config.distill.ipc=abc has the wrong type"),
         ([DIGITS, "--config.distill.ipc", "1.5"], "must be a whole number"),
-        ([DIGITS, "--config.data.whiten=maybe"], "must be true or false"),
+        ([DIGITS, "--config.data.normalize=maybe"], "must be true or false"),
         ([f"{DIGITS}:smokey"], "did you mean smoke?"),
         (["--config=nowhere.py", "--config.distill.ipc=3"], "--config=nowhere.py cannot be read"),
         (["--config", "nowhere.py"], "--config=nowhere.py cannot be read"),
@@ -80,7 +80,7 @@ def test_mistake_in_a_config_file_is_named_with_its_line(tmp_path, line, expecte
 
 def test_check_overrides_raises_a_user_error():
     with pytest.raises(UserError, match="is not a field"):
-        command_line.check_overrides(["--config=a.py", "--noconfig.data.whitened"])
+        command_line.check_overrides(["--config=a.py", "--noconfig.data.normalized"])
 
 
 # The program with a pipeline that only raises `NAME`.

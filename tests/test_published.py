@@ -19,7 +19,7 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 COMMON = {
     "data.subset": "long_tail",
     "data.image_size": 0,
-    "data.whiten": True,
+    "data.whiten": "on",
     "data.zca_eps": 0.1,
     "net.name": "convnet",
     "net.width": 128,
@@ -145,6 +145,9 @@ NOT_PUBLISHED = {
     "name",
     "data.data_dir",
     "data.path",
+    "data.follow_links",
+    "data.max_file_mb",
+    "data.max_total_gb",
     "data.imbalance_factor",  # in the name of the cell, see below
     "distill.ipc",
     "experts.path",

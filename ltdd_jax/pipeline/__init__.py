@@ -21,14 +21,9 @@ from ltdd_jax.pipeline.distill import identify, make_method, run_distill
 from ltdd_jax.pipeline.evaluate import run_evaluate
 from ltdd_jax.pipeline.experts import Snapshots, repair, run_experts
 from ltdd_jax.pipeline.look import look_at_experts, recall_experts
-from ltdd_jax.pipeline.problem import (
-    choose_for_budget,
-    load_problem,
-    load_sets,
-    make_network,
-    sort_sets,
-)
+from ltdd_jax.pipeline.problem import load_problem, load_sets, make_network, sort_sets
 from ltdd_jax.pipeline.run import Run
+from ltdd_jax.pipeline.settle import settle_config
 from ltdd_jax.pipeline.workspace import Workspace, versions
 from ltdd_jax.runtime import files, interrupt, processes
 from ltdd_jax.runtime.interrupt import acknowledge_signals
@@ -78,15 +73,18 @@ def run(
       Interrupted: stopped by a signal, with everything saved.
     """
     with interrupt.watch_signals() as stop, _explain_memory():
-        config, (train, test) = _prepare(config, sets, keep)
+        config, (train, test) = _prepare(config, sets, keep, stop)
         workspace = Workspace(config, workdir, set_name)
         make_network(config, train)  # a mistake found here leaves no trace
         with workspace.hold() if processes.is_first() else contextlib.nullcontext():
             if processes.is_first():  # before anything expensive or lasting happens
                 workspace.claim(fingerprint(train, test))
             problem = processes.first_then_rest(
-                lambda: load_problem(config, train, test, workspace.preprocessing, workspace.warn)
-            )
+                lambda: load_problem(
+                    config, train, test, workspace.preprocessing, workspace.warn,
+                    stop.raise_if_received,
+                )
+            )  # fmt: skip
             this = Run(config, problem, workspace, stop)
             method = make_method(this)
             if stage in ("distill", "all"):
@@ -110,20 +108,23 @@ def open_run(
     Raises:
       UserError: as `run`.
     """
-    config, (train, test) = _prepare(config, sets, keep)
+    stop = interrupt.StopRequest()
+    config, (train, test) = _prepare(config, sets, keep, stop)
     workspace = Workspace(config, workdir, set_name)
     problem = load_problem(config, train, test, workspace.preprocessing, workspace.warn)
-    return Run(config, problem, workspace, interrupt.StopRequest())
+    return Run(config, problem, workspace, stop)
 
 
-def _prepare(config, sets, keep):
-    """The config with what a budget has chosen, and the images."""
+def _prepare(config, sets, keep, stop):
+    """The config as the data settle it, and the images."""
     configs.validate(config)
     _configure_jax(config)
-    train, test = load_sets(config) if sets is None else sort_sets(config, *sets)
-    if config.budget:
-        config = choose_for_budget(config, train, keep)
-        configs.validate(config)
+    if sets is None:
+        train, test = load_sets(config, stop.raise_if_received)
+    else:
+        train, test = sort_sets(config, *sets)
+    config = settle_config(config, train, keep)
+    configs.validate(config)
     return config, (train, test)
 
 

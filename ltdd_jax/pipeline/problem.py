@@ -1,15 +1,13 @@
 """What a config stands for: data, preprocessing, network, augmentation."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ltdd_jax import backend, nets
-from ltdd_jax import budget as budgets
+from ltdd_jax import nets
 from ltdd_jax.data import augment, long_tail, normalize, sources
 from ltdd_jax.runtime import files, processes
 from ltdd_jax.types import AugmentFn, UserError
@@ -55,15 +53,31 @@ class Problem:
         return tuple(int(n) for n in self.train.class_counts())
 
 
-def load_sets(config: ConfigDict) -> tuple[sources.ImageSet, sources.ImageSet]:
+def load_sets(
+    config: ConfigDict, check: Callable[[], None] = lambda: None
+) -> tuple[sources.ImageSet, sources.ImageSet]:
     """The long-tailed training set, sorted by class, and the test set.
+
+    Args:
+      config: validated.
+      check: called often while reading; may raise to stop.
 
     Raises:
       UserError: missing or damaged data, an empty class, different shapes in train and test.
     """
     data = config.data
-    where = {"data_dir": data.data_dir, "path": data.path, "image_size": data.image_size}
-    sets = sources.load_splits(data.source, **where)
+    sets = sources.load_splits(
+        data.source,
+        data_dir=data.data_dir,
+        path=data.path,
+        image_size=data.image_size,
+        follow_links=data.follow_links,
+        max_file_mb=data.max_file_mb,
+        max_total_gb=data.max_total_gb,
+        say=processes.say,
+        warn=processes.warn,
+        check=check,
+    )
     return sort_sets(config, sets["train"], sets["test"])
 
 
@@ -86,7 +100,11 @@ def sort_sets(
         if order_test is not None:
             test = test.take(order_test(test.labels, test.num_classes))
         rows = long_tail.select_long_tail(
-            train.labels, train.num_classes, data.imbalance_factor, class_names=train.class_names
+            train.labels,
+            train.num_classes,
+            data.imbalance_factor,
+            class_names=train.class_names,
+            warn=processes.warn,
         )
     else:
         rows = np.argsort(train.labels, kind="stable")
@@ -101,43 +119,17 @@ def sort_sets(
     return train, test
 
 
-def choose_for_budget(
-    config: ConfigDict, train: sources.ImageSet, keep: frozenset[str]
-) -> ConfigDict:
-    """The config with what `config.budget` chooses, except the fields in `keep`; says why.
-
-    Args:
-      config: not changed.
-      train: training images.
-      keep: dotted fields that stay as they are; the images per class always do.
-    """
-    chosen = budgets.choose_settings(
-        config.budget,
-        class_counts=[int(n) for n in train.class_counts()],
-        image_shape=train.images.shape[1:],
-        num_cores=len(os.sched_getaffinity(0)),
-        num_devices=0 if backend.is_cpu() else len(backend.devices()),
-        ipc=config.distill.ipc,
-    )
-    result = ConfigDict(config.to_dict(), convert_dict=True).lock()
-    processes.say(f"a {config.budget} run; chosen settings:")
-    for choice in chosen:
-        if choice.field in keep or choice.field == "distill.ipc":
-            continue
-        result.update_from_flattened_dict({choice.field: choice.value})
-        processes.say(f"  {choice.field} = {choice.value} ({choice.reason})")
-    return result
-
-
 def fit_preprocessing(
     config: ConfigDict,
     train: sources.ImageSet,
     cache: epath.Path | None = None,
     warn: Callable[[str], None] = print,
+    check: Callable[[], None] = lambda: None,
 ) -> normalize.Preprocessing:
     """The preprocessing of the training images, from `cache` if that file is there and good."""
+    whiten = config.data.whiten == "on"
     if cache is not None and cache.exists():
-        found = _load_preprocessing(cache, config.data.whiten)
+        found = _load_preprocessing(cache, whiten)
         if found is not None:
             return found
         warn(f"{cache} is damaged; moved to {files.set_aside(cache).name}, fitting it again")
@@ -145,7 +137,13 @@ def fit_preprocessing(
     if config.data.normalize:
         mean, std = sources.channel_constants(config.data.source, train.images)
     fitted = normalize.fit(
-        train.images, mean=mean, std=std, whiten=config.data.whiten, zca_eps=config.data.zca_eps
+        train.images,
+        mean=mean,
+        std=std,
+        whiten=whiten,
+        zca_eps=config.data.zca_eps,
+        say=processes.say,
+        check=check,
     )
     if cache is not None:
         try:
@@ -162,6 +160,7 @@ def load_problem(
     test: sources.ImageSet,
     cache: epath.Path | None = None,
     warn: Callable[[str], None] = print,
+    check: Callable[[], None] = lambda: None,
 ) -> Problem:
     """Preprocesses the sets and builds what the stages share.
 
@@ -171,13 +170,13 @@ def load_problem(
       test: from `load_sets`.
       cache: file of the fitted preprocessing; read if it is there, else written.
       warn: called with a sentence when that file is damaged.
+      check: called often while whitening; may raise to stop.
 
     Raises:
-      UserError: images too small for the network, batches larger than the training set, or a
-        full disk.
+      UserError: images too small for the network, or a full disk.
     """
     network = make_network(config, train)
-    preprocessing = fit_preprocessing(config, train, cache, warn)
+    preprocessing = fit_preprocessing(config, train, cache, warn, check)
     of_test = preprocessing
     if config.data.mismatched_test:
         constants = sources.channel_constants(config.data.source, train.images)
@@ -195,12 +194,11 @@ def load_problem(
 
 
 def make_network(config: ConfigDict, train: sources.ImageSet) -> nets.Network:
-    """The network for the training images; checks what depends on their number and size.
+    """The network for the training images.
 
     Raises:
-      UserError: images too small for the network, or batches larger than the training set.
+      UserError: images too small for the network.
     """
-    _check_batches(config, len(train.labels))
     try:
         network = nets.build(
             config.net.name,
@@ -228,17 +226,6 @@ def network_options(config: ConfigDict) -> dict:
         "depth": config.net.depth,
     }
     return {k: v for k, v in options.items() if k in nets.list_options(config.net.name)}
-
-
-def _check_batches(config: ConfigDict, num_rows: int) -> None:
-    """Raises UserError if the experts' batches are larger than the training set."""
-    for stage in ("representation", "classifier"):
-        batch_size = config.experts[stage].batch_size
-        if batch_size > num_rows:
-            raise UserError(
-                f"--config.experts.{stage}.batch_size={batch_size} is larger than the training "
-                f"set of {num_rows} images: it must be from 1 to {num_rows}"
-            )
 
 
 def _load_preprocessing(path, whiten):

@@ -176,7 +176,7 @@ class Workspace:
 
     def warn(self, message: str) -> None:
         """Tells of something that was wrong and is dealt with."""
-        processes.say(f"warning: {message}")
+        processes.warn(message)
 
 
 def versions() -> dict[str, str]:

@@ -35,6 +35,12 @@ class StopRequest:
         self._agreed, *wanted = processes.agree_max(self._received, *map(int, wishes))
         return bool(self._agreed) or any(wanted)
 
+    def raise_if_received(self) -> None:
+        """Raises Interrupted if a signal has come, on this process alone; before there is
+        anything to save, or anybody to agree with."""
+        if self._received:
+            raise Interrupted(self._received)
+
     @property
     def requested(self) -> bool:
         """Whether the last `agree` knew of a signal."""

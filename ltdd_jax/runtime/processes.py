@@ -73,6 +73,11 @@ def say(*words: Any) -> None:
         print(*words, flush=True)
 
 
+def warn(message: str) -> None:
+    """Tells of something that the user should know and that is dealt with."""
+    say(f"warning: {message}")
+
+
 def agree_max(*numbers: int) -> tuple[int, ...]:
     """The largest value any process gives, for each position; all processes must call it."""
     if jax.process_count() == 1:

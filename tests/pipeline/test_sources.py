@@ -7,7 +7,7 @@ from PIL import Image
 from tests.pipeline import little, runs
 
 # A network that compiles at once; the images differ in size from those of the other tests.
-QUICK = {"net__name": "mlp", "augment__strategy": "", "data__whiten": False, "name": "quick"}
+QUICK = {"net__name": "mlp", "augment__strategy": "", "data__whiten": "off", "name": "quick"}
 
 
 def check(workdir, image_shape, num_classes):
@@ -58,7 +58,7 @@ def test_own_arrays_grey_oblong_and_few(run, tmp_path):
         experts__representation__batch_size=4,
         experts__classifier__batch_size=4,
         runtime__image_storage="uint8",
-        **QUICK | {"data__whiten": True},
+        **QUICK | {"data__whiten": "on"},
     )
     assert check(tmp_path / "run", (10, 12, 1), 2) == ["cat", "dog"]
     with np.load(tmp_path / "run" / "preprocessing.npz") as archive:

@@ -34,7 +34,7 @@ def starts(stage: str, low: int, current: int, high: int, growth: int = 0) -> di
 _COMMON = {
     "data.source": "folder",
     "data.subset": "as_is",
-    "data.whiten": False,
+    "data.whiten": "off",
     "net.width": 3,
     "net.depth": 1,
     "augment.strategy": "",

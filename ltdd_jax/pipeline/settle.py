@@ -1,0 +1,87 @@
+"""What the data decide of a config: settings for a budget, whitening, batches; and warnings."""
+
+import os
+import sys
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ltdd_jax import backend, presets
+from ltdd_jax import budget as budgets
+from ltdd_jax.data import normalize
+from ltdd_jax.data.sources import ImageSet
+from ltdd_jax.runtime import processes
+
+_SHOWN = 10  # classes in a warning
+
+
+def settle_config(config: ConfigDict, train: ImageSet, keep: frozenset[str]) -> ConfigDict:
+    """The config as it is used for these training images; says what it has changed and why.
+
+    Args:
+      config: validated; not changed.
+      train: the long-tailed training images.
+      keep: dotted fields that a budget leaves as they are.
+    """
+    result = ConfigDict(config.to_dict(), convert_dict=True).lock()
+    if config.budget:
+        _choose_for_budget(result, train, keep)
+    if result.data.whiten == "auto":
+        _choose_whitening(result, train)
+    for kind in ("representation", "classifier"):
+        section = result.experts[kind]
+        if section.batch_size > len(train.labels):
+            section.batch_size = len(train.labels)
+            processes.say(
+                f"experts.{kind}.batch_size is lowered to {section.batch_size}, the number of "
+                "training images"
+            )
+    _warn_of_small_classes(result, train)
+    return result
+
+
+def _choose_for_budget(config, train, keep):
+    chosen = budgets.choose_settings(
+        config.budget,
+        class_counts=[int(n) for n in train.class_counts()],
+        image_shape=train.images.shape[1:],
+        num_cores=len(os.sched_getaffinity(0)),
+        num_devices=0 if backend.is_cpu() else len(backend.devices()),
+        ipc=config.distill.ipc if "distill.ipc" in keep else 0,
+    )
+    processes.say(f"a {config.budget} run; chosen settings:")
+    for choice in chosen:
+        if choice.field in keep:
+            continue
+        config.update_from_flattened_dict({choice.field: choice.value})
+        processes.say(f"  {choice.field} = {choice.value} ({choice.reason})")
+
+
+def _choose_whitening(config, train):
+    """The free memory has no say: a run is the same on every machine, or refused."""
+    whiten, reason = normalize.choose_whitening(
+        train.images.shape[1:], len(train.labels), free_memory=sys.maxsize
+    )
+    config.data.whiten = "on" if whiten else "off"
+    if not whiten:
+        config.data.normalize = True
+        processes.say(f"data.whiten = off, data.normalize = true ({reason})")
+
+
+def _warn_of_small_classes(config, train):
+    """Classes with fewer images than synthetic ones: pictures are then repeated at the start."""
+    if presets.PRESETS[config.distill.method].section == "selection":
+        if config.selection.budget == "proportional":
+            return
+    elif config.trajectory.initial_images == "noise":
+        return
+    counts, ipc = train.class_counts(), config.distill.ipc
+    small = np.flatnonzero(counts < ipc)
+    if not len(small):
+        return
+    shown = ", ".join(f"{train.class_names[k]} ({counts[k]})" for k in small[:_SHOWN])
+    more = f" and {len(small) - _SHOWN} more" if len(small) > _SHOWN else ""
+    processes.warn(
+        f"--config.distill.ipc={ipc} is more than the training images of {shown}{more}: the first "
+        "synthetic images of these classes are repeated"
+    )
