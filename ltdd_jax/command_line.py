@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ltdd_jax import config, records, validation
 from ltdd_jax.data import sources
-from ltdd_jax.types import UserError
+from ltdd_jax.errors import UserError
 
 MISSING_CONFIG = "--config is missing: give --config=configs/digits_lt.py, for instance"
 

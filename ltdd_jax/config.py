@@ -13,8 +13,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ltdd_jax import fields, presets, validation
+from ltdd_jax.errors import UserError
 from ltdd_jax.records import flatten
-from ltdd_jax.types import UserError
 
 METHODS = tuple(presets.PRESETS)
 DEFAULT_METHOD = "dam_ed"

@@ -11,7 +11,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ltdd_jax import command_line
-from ltdd_jax.types import Interrupted, UserError
+from ltdd_jax.errors import Interrupted, UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     name="config",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ltdd_jax import fields, presets
-from ltdd_jax.types import UserError
+from ltdd_jax.errors import UserError
 
 _MAX_INT = 2**31 - 1  # what the compiled programs count with
 _TYPE_NAMES = {
