@@ -37,7 +37,8 @@ def render(results: pathlib.Path) -> str:
         "# Compiled for TPU chips, without a chip",
         "",
         "Written by `benchmarks/compile_for.py`; nothing here was run. FLOPs and cycles count the "
-        "body of every loop once: one student step, forwards and backwards, of either phase; one "
+        "body of every loop once (cycles: and the costliest branch of a choice): one "
+        "student step, forwards and backwards, of either phase; one "
         "step of an expert or of an evaluation network. The cycles are the compiler's own estimate "
         "and compare programs for the same chip only. Seconds of compilation are what the clock "
         "said on a machine that others used as well; busy cores are what the compiler itself took.",
