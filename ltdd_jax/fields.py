@@ -278,7 +278,10 @@ def _phase(steps, current, maximum, weight, matched, weighted) -> dict[str, Fiel
 
 _TRAJECTORY = {
     "num_iterations": Field(
-        10001, _at_least(1), "Outer iterations (paper: 0 to 10 000 inclusive)."
+        10001,
+        _at_least(1),
+        "Outer iterations (paper: 0 to 10 000 inclusive). All of them are in the set that is "
+        "evaluated; the released program evaluates before the last one, after 10 000.",
     ),
     "gradient": Field(
         "exact",
