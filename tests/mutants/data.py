@@ -36,9 +36,10 @@ MUTANTS = [
          "images.mean(axis=(1, 2),", "test_golden_output_and_gradient[contrast]"),
         ("DSA contrast stronger", "images) + 0.5) + mean", "images) + 0.6) + mean",
          "test_golden_output_and_gradient[contrast]"),
-        ("DSA color in another order",
+        # Not "in another order": brightness, saturation and contrast commute.
+        ("DSA color without contrast",
          "contrast(saturation(brightness(images, u_brightness), u_saturation), u_contrast)",
-         "saturation(contrast(brightness(images, u_brightness), u_contrast), u_saturation)",
+         "saturation(brightness(images, u_brightness), u_saturation)",
          "test_golden_output_and_gradient[color]"),
         ("DSA crop the other way", "lambda x: shifted(x, 1), lambda x: shifted(x, -1)",
          "lambda x: shifted(x, -1), lambda x: shifted(x, 1)",
