@@ -82,7 +82,7 @@ def _is_strategy(value: str) -> bool:
 
 
 def _are_rates(value: tuple) -> bool:
-    return len(value) > 0 and all(isinstance(x, float) and 0 < x < math.inf for x in value)
+    return len(value) > 0 and all(type(x) in (int, float) and 0 < x < math.inf for x in value)
 
 
 _POSITIVE = Rule(lambda value: 0 < value < math.inf, "a finite number above 0")
