@@ -65,7 +65,7 @@ def test_names_equal_the_registries():
     assert set(choices["trajectory.gradient"]) == set(student.GRADIENTS)
     assert set(choices["trajectory.label_experts"]) == set(trajectory.PHASES)
     assert choices["distill.method"] == settings.METHODS == tuple(presets.PRESETS)
-    assert settings.DEFAULT_METHOD == settings.base_config().distill.method
+    assert settings.base_config().distill.method == settings.DEFAULT_METHOD
 
 
 def test_every_preset_is_of_a_family_and_sets_fields_that_exist():
@@ -260,7 +260,6 @@ def test_every_method_fits_every_config_file(method):
             config = load(name, f"{cell},{method}")
             settings.validate(config)
             assert config.distill.method == method and config.name.endswith(f"_{method}")
-
 
 
 @pytest.mark.parametrize(
