@@ -102,11 +102,13 @@ class Workspace:
     def claim_set(self, identity: Mapping[str, Any]) -> None:
         """Makes the place of the set that of the set with this identity, or checks that it is.
 
+        Until its distillation has begun, a place may change hands.
+
         Raises:
           UserError: it holds a set that other settings made; nothing is overwritten.
         """
         before = self.read_set_record()
-        if before is None:
+        if before is None or not self._has_set():
             files.write_sealed(
                 self.set_record,
                 {
@@ -132,12 +134,16 @@ class Workspace:
           UserError: it is damaged, missing beside results, or of another format version.
         """
         found = self._read_record(self.set_record)
-        if found is None and (self.distill.exists() or self.synthetic.exists()):
+        if found is None and self._has_set():
             raise UserError(
                 f"{self.set_record} is missing, so nobody knows what made the set in "
                 f"{self.home}; restore it or give another --workdir"
             )
         return found
+
+    def _has_set(self):
+        """Whether a distillation has left something here."""
+        return self.distill.exists() or self.synthetic.exists()
 
     def _read_record(self, path):
         try:
