@@ -1,4 +1,4 @@
-"""Breaks when the experts' accuracies are wrong, missing, or a failed second stage goes unnoticed."""
+"""Breaks when accuracies of experts are wrong or missing, or a failed second stage is not told."""
 
 import json
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ltdd_jax import pipeline
-from ltdd_jax.pipeline import evaluate, problem, rows
+from ltdd_jax.pipeline import problem, rows
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime import prng
@@ -107,18 +107,3 @@ def test_best_rate_on_the_held_out_images_is_used(finished):
     with np.load(finished / "synthetic" / "synthetic.npz") as archive:
         step_size = float(archive["step_size"])
     assert results["distilled"]["rate"] == results["initial"]["rate"] == step_size
-
-
-def test_single_rate_is_used_as_it_is(copy, run, monkeypatch):
-    workdir = copy(without=("evaluate",))
-    monkeypatch.setattr(rows, "order_for_rates", lambda found: [r for r in found if r.load_kept])
-    monkeypatch.setattr(evaluate, "_summarize", lambda run, row, found: found)
-    monkeypatch.setattr(rows, "make_rows", keep_random(rows.make_rows))
-    monkeypatch.setattr(pipeline, "write_report", lambda *_: None)
-    run(workdir, "evaluate", evaluation__baseline_rates=(0.03,))
-    found = json.loads(runs.find_result(workdir, "random_real").read_text())
-    assert (found["rate"], found["tuning"]) == (0.03, {})
-
-
-def keep_random(make_rows):
-    return lambda run: [row for row in make_rows(run) if row.name == "random_real"]

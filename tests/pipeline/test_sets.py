@@ -1,5 +1,6 @@
 """Breaks when the sets of a directory share too little or get in each other's way."""
 
+import itertools
 import json
 
 import numpy as np
@@ -87,6 +88,9 @@ def test_other_evaluation_in_the_same_directory_and_back(copy, finished, run, ca
     one, two = (json.loads((x / "report.json").read_text()) for x in (finished, workdir))
     for row, result in one["results"].items():
         assert two["results"][row]["per_seed"] != result["per_seed"], row
+    if "evaluation__baseline_rates" in fields:  # a single rate is used as it is
+        chosen = [two["results"][row] for row in ("random_real", "full_real")]
+        assert [(row["rate"], row["tuning"]) for row in chosen] == 2 * [(0.03, {})]
     capfd.readouterr()
     run(workdir, "evaluate")
     assert "epoch/s" not in capfd.readouterr().err
@@ -123,7 +127,7 @@ def test_sets_on_the_way_are_kept_as_they_were(finished):
     for name in ("initial", "iteration_000003", "iteration_000006", "synthetic"):
         with np.load(finished / "synthetic" / f"{name}.npz") as archive:
             images.append(archive["images"])
-    for before, after in zip(images, images[1:], strict=False):
+    for before, after in itertools.pairwise(images):
         assert not np.array_equal(before, after)
 
 
