@@ -21,6 +21,7 @@ setuptools.setup(
         "chex>=0.1.92",
         "etils[epath]>=1.15",
         "flax>=0.12.8",
+        "fsspec>=2024.6",
         "importlib_resources>=6",  # tensorflow-datasets imports it undeclared
         "jax>=0.10.2,<0.12",
         "ml-collections>=1.1",
@@ -43,6 +44,8 @@ setuptools.setup(
             "ruff>=0.14",
         ],
         "notebooks": ["ipykernel>=6.29", "jupytext>=1.16", "matplotlib>=3.9", "nbconvert>=7.16"],
+        "gcs": ["gcsfs>=2024.6"],
+        "s3": ["s3fs>=2024.6"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.12"],
         "tpu": ["jax[tpu]>=0.10.2,<0.12"],
     },

@@ -6,11 +6,11 @@ Zhao et al., "Distilling Long-tailed Datasets", CVPR 2025, https://arxiv.org/abs
     python -m ltdd_jax.main --config=configs/cifar100_lt.py:if10_ipc10 --config.data.data_dir=DIR
 
 After the colon, joined by commas: `ifFACTOR_ipcIMAGES` with factor 10 or 20 and 10, 20 or 50
-images per class (`if10_ipc10` when left out); the name of a method (`dam_ed`, the paper's, when left
-out; its parts `dam` and `ed`; `mtt`, `tesla`, `ftd`, `datm` with the numbers of their own papers; the
-selections `random`, `k_center`, `herding`, `graph_cut`); `exact` for the exact gradient instead of
-the paper's two-pass one, for which the learning rates were tuned; `as_published` for as many shards
-of the student as the released settings list GPUs (docs/shards.md).
+images per class (`if10_ipc10` when left out); the name of a method (`dam_ed`, the paper's, when
+left out; its parts `dam` and `ed`; `mtt`, `tesla`, `ftd`, `datm` with the numbers of their own
+papers; the selections `random`, `k_center`, `herding`, `graph_cut`); `exact` for the exact gradient
+instead of the paper's two-pass one, for which the learning rates were tuned; `as_published` for as
+many shards of the student as the released settings list GPUs (docs/shards.md).
 
 Cost: at factor 50 and 1 image per class the authors' program took 26 269 s for the experts and
 29 328 s for the distillation on one RTX 3090, and 10.2, 12.1 and 15.8 GB of its memory at 10, 20

@@ -11,6 +11,35 @@ from ltdd_jax.types import UserError
 
 MISSING_CONFIG = "--config is missing: give --config=configs/digits_lt.py, for instance"
 
+HELP = """ltdd_jax: long-tailed dataset distillation. Turns a training set whose classes have very
+different sizes into a few synthetic images per class, and measures what they are worth.
+
+  --config=FILE[:VARIANT,METHOD]  settings; METHOD is dam_ed (the default), datm, mtt, herding, ...
+  --config.SECTION.FIELD=VALUE    overrides one of them; ltdd_jax/fields.py lists them all
+  --workdir=DIR                   where results go; without it, runs/<config name>
+  --stage=experts|distill|evaluate  one stage, from what is there; without it, all of them
+  --set=NAME                      a further distilled set in the same directory
+
+Examples:
+  python -m ltdd_jax.main --config=configs/digits_lt.py
+  python -m ltdd_jax.main --config=configs/cifar10_lt.py:if100_ipc10,datm --config.data.data_dir=DIR
+  python -m ltdd_jax.main --config=configs/digits_lt.py --stage=evaluate --config.net.name=mlp
+
+The same command continues a run that was stopped. For several machines see docs/tpu_vm.md."""
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether the command line asks what the program does."""
+    return any(
+        re.fullmatch(r"-h|--?help(short|full|xml)?(=true)?", argument) for argument in argv[1:]
+    )
+
+
+def list_overrides(argv: Sequence[str]) -> list[str]:
+    """Dotted names of the fields that the command line sets."""
+    matches = (re.match(r"--?(?:no)?config\.([^=\s]+)", argument) for argument in argv)
+    return [match[1] for match in matches if match]
+
 
 def check_overrides(argv: Sequence[str]) -> None:
     """Refuses `--config.x.y` arguments that name no field.

@@ -40,6 +40,24 @@ def use_preset(config: ConfigDict, method: str) -> None:
     config.update_from_flattened_dict(chosen)
 
 
+def set_field(config: ConfigDict, field: str, value: Any) -> None:
+    """Sets one field by its dotted name.
+
+    Raises:
+      UserError: there is no such field, or the value has another type.
+    """
+    table = fields.flatten_fields()
+    if field not in table:
+        raise UserError(
+            f"{field} is not a field of the config{validation.suggest(field, list(table))}"
+        )
+    if isinstance(table[field].default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(table[field].default):
+        raise UserError(validation.describe_wrong_type(field, value, table[field].default))
+    config.update_from_flattened_dict({field: value})
+
+
 def validate(config: ConfigDict) -> None:
     """Checks every field and the combinations of fields that need no data.
 

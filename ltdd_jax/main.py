@@ -35,6 +35,9 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses `argv` as absl does, but every mistake is one message and exit code 2."""
+    if command_line.asks_for_help(argv):
+        print(command_line.HELP)
+        sys.exit(0)
     try:
         command_line.check_overrides(argv)
         arguments = flags.FLAGS(argv)
@@ -57,8 +60,9 @@ def main(_: list[str]) -> int:
     from ltdd_jax import pipeline
 
     try:
-        _connect(pipeline)
-        pipeline.run(config, workdir, _STAGE.value, _SET.value)
+        with pipeline.acknowledge_signals():
+            _connect(pipeline)
+            pipeline.run(config, workdir, _STAGE.value, _SET.value, keep=_overridden(sys.argv))
     except UserError as error:
         return pipeline.leave(_report(str(error)))
     except (Interrupted, KeyboardInterrupt) as stopped:
@@ -82,6 +86,10 @@ def _connect(pipeline) -> None:
         pipeline.connect(*arguments)
     elif any(value is not None for value in arguments):
         raise UserError("--coordinator_address, --num_processes, --process_id need --distributed")
+
+
+def _overridden(argv: list[str]) -> frozenset[str]:
+    return frozenset(command_line.list_overrides(argv))
 
 
 def _report(message: str) -> int:

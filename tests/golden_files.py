@@ -1,8 +1,8 @@
 """Access to the stored inputs and outputs of the reference implementation.
 
-`LTDD_GOLDEN_DIR` replaces the search path by one directory, so that the same tests run on other
-vectors of the same format. Otherwise the small files in `tests/golden` are used, and the large
-ones where they are laid out beside the repository; a test whose file is absent skips.
+They lie in `tests/golden`. `LTDD_GOLDEN_DIR` names another directory instead, so that the same
+tests run on other vectors of the same format. A golden test never skips: a comparison that does
+not happen would look like one that agrees.
 """
 
 import os
@@ -11,25 +11,25 @@ import pathlib
 import numpy as np
 import pytest
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-
-def golden_directories() -> list[pathlib.Path]:
-    """Directories searched, in order."""
-    override = os.environ.get("LTDD_GOLDEN_DIR")
-    if override:
-        return [pathlib.Path(override)]
-    return [_ROOT / "tests" / "golden", _ROOT.parent / "shared" / "spec" / "golden"]
+DIRECTORY = pathlib.Path(__file__).resolve().parent / "golden"
 
 
 def load_golden(name: str) -> dict[str, np.ndarray]:
-    """Reads `name`.npz as a dict of arrays; skips the calling test when the file is nowhere."""
-    for directory in golden_directories():
-        path = directory / f"{name}.npz"
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-    pytest.skip(f"golden file {name}.npz is in none of {[str(d) for d in golden_directories()]}")
+    """Reads `name`.npz as a dict of arrays; FileNotFoundError when it is not there."""
+    directory = os.environ.get("LTDD_GOLDEN_DIR") or DIRECTORY
+    with np.load(pathlib.Path(directory) / f"{name}.npz", allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turns the skip of a test marked `golden` into a failure; `conftest.py` installs it."""
+    report = yield
+    if report.skipped and item.get_closest_marker("golden"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"a golden test must not skip: {reason}"
+    return report
 
 
 def relative_error(actual, expected) -> float:

@@ -104,3 +104,24 @@ def _draw(available: int, count: int) -> np.ndarray:
     """Within-class indices int64 [count], in the order drawn; a prefix of one permutation."""
     generator = np.random.RandomState(_SEED)
     return generator.choice(available, count, replace=False)
+
+
+def hold_out(
+    seed: Sequence[int], labels: np.ndarray, share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits rows by class: (kept, held out), positions in ascending order.
+
+    Of each class `share` of its rows is held out, at least one; a class of one row keeps it.
+
+    Args:
+      seed: numbers that decide which.
+      labels: int [N].
+      share: above 0, at most 0.5.
+    """
+    held = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        order = np.random.default_rng([*seed, int(label)]).permutation(len(rows))
+        held.append(rows[order[: max(1, int(share * len(rows)))]] if len(rows) > 1 else rows[:0])
+    out = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(labels)), out), out

@@ -182,12 +182,18 @@ def _class_rows(report: Mapping[str, Any], results: Mapping[str, Any]) -> list[l
 
 
 def _origin(report: Mapping[str, Any]) -> str:
-    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in report["seconds"].items())
+    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in _in_order(report))
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items())
     return (
         f"Time: {seconds or _ABSENT}. Config {report['config_hash'][:12]}, data "
         f"{report['data_fingerprint'][:12]}. {versions}."
     )
+
+
+def _in_order(report: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Seconds by stage in the order of the stages, whatever was resumed when."""
+    order = ("experts", "distill", "evaluate")
+    return sorted(report["seconds"].items(), key=lambda item: order.index(item[0]))
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -51,6 +51,21 @@ class Network:
     sizes: Sizes
 
 
+def list_options(name: str) -> set[str]:
+    """Options that the network called `name` takes beside the number of classes.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"network must be one of {sorted(REGISTRY)}, not {name!r}")
+    module = REGISTRY[name]
+    fixed = set(module.keywords) if isinstance(module, functools.partial) else set()
+    kind = module.func if isinstance(module, functools.partial) else module
+    names = {field.name for field in dataclasses.fields(kind) if field.init}
+    return names - fixed - {"num_classes", "parent", "name"}
+
+
 def build(
     name: str,
     *,
@@ -67,13 +82,15 @@ def build(
       num_classes: outputs K.
       dtype: of the layers' arithmetic, "float32" or "bfloat16"; parameters, features, logits
         and the statistics of the norms stay as they come (float32).
-      **options: fields of the module (width, depth, form, ...).
+      **options: of those of `list_options` (width, depth, form, ...).
 
     Raises:
-      ValueError: unknown name, or images too small for the depth.
+      ValueError: unknown name or option.
+      ValueError, ZeroDivisionError or TypeError: images too small for the network.
     """
-    if name not in REGISTRY:
-        raise ValueError(f"network must be one of {sorted(REGISTRY)}, not {name!r}")
+    unknown = options.keys() - list_options(name)
+    if unknown:
+        raise ValueError(f"network {name!r} takes no option {sorted(unknown)[0]!r}")
     module = REGISTRY[name](num_classes=num_classes, **options)
     example = jnp.zeros((1, *image_shape), jnp.float32)
 

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from ltdd_jax import backend
+
 FORMS = ("lax", "patches", "shifts")
 _UNROLLED = 16  # kernels of a batch that are applied one after the other in straight-line code
 
@@ -121,7 +123,7 @@ def _patches_input_gradient(cotangent, kernel, *, image_shape, padding, **_):
 
 def _uses_patches(form):
     """Whether few input channels are computed with patches in this form."""
-    return form == "patches" or (form == "lax" and jax.default_backend() == "cpu")
+    return form == "patches" or (form == "lax" and backend.is_cpu())
 
 
 def _library_forward(images, kernel, **shape):
@@ -172,7 +174,7 @@ def _lax_kernel_gradient(images, cotangent, **shape):
     sums over some images at a time are up to 2.3 times as fast (docs/performance.md).
     """
     batch = images.shape[0]
-    pieces = min(_PIECES, -(-batch // _IMAGES)) if jax.default_backend() == "cpu" else 1
+    pieces = min(_PIECES, -(-batch // _IMAGES)) if backend.is_cpu() else 1
     rows = -(-batch // pieces)
     return sum(
         _correlate(images[i : i + rows], cotangent[i : i + rows], **shape)
@@ -225,7 +227,7 @@ def _make_primitive(name: str, implementation: Callable, *, folds: bool) -> Prim
             jnp.broadcast_to(x, (size, *x.shape)) if a is None else jnp.moveaxis(x, a, 0)
             for x, a in zip(operands, axes, strict=True)
         )
-        if params["form"] == "lax" and jax.default_backend() == "cpu":
+        if params["form"] == "lax" and backend.is_cpu():
             return _in_turn(primitive, first, second, params), 0
         # With batched kernels XLA's convolution becomes a grouped one; products stay products.
         form = "patches" if params["form"] == "lax" else params["form"]

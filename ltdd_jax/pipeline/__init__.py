@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,28 +12,56 @@ import jax
 from ml_collections import ConfigDict
 
 from ltdd_jax import config as configs
-from ltdd_jax.data.sources import fingerprint
+from ltdd_jax.data.sources import ImageSet, fingerprint
 from ltdd_jax.distill import Method
 from ltdd_jax.evaluate import report
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import plan
+from ltdd_jax.pipeline import claims, plan
 from ltdd_jax.pipeline.distill import identify, make_method, run_distill
 from ltdd_jax.pipeline.evaluate import run_evaluate
-from ltdd_jax.pipeline.experts import repair, run_experts
+from ltdd_jax.pipeline.experts import Snapshots, repair, run_experts
 from ltdd_jax.pipeline.look import look_at_experts, recall_experts
-from ltdd_jax.pipeline.problem import load_problem, load_sets, make_network
+from ltdd_jax.pipeline.problem import (
+    choose_for_budget,
+    load_problem,
+    load_sets,
+    make_network,
+    sort_sets,
+)
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.workspace import Workspace, versions
 from ltdd_jax.runtime import files, interrupt, processes
+from ltdd_jax.runtime.interrupt import acknowledge_signals
 from ltdd_jax.runtime.processes import connect, explain_lost_peer, leave
 from ltdd_jax.types import UserError
 
-__all__ = ["connect", "explain_lost_peer", "leave", "run"]
+__all__ = [
+    "Snapshots",
+    "acknowledge_signals",
+    "connect",
+    "explain_lost_peer",
+    "fingerprint",
+    "leave",
+    "make_method",
+    "open_run",
+    "run",
+]
 
 STAGES = ("experts", "distill", "evaluate")
 
 
-def run(config: ConfigDict, workdir: str, stage: str = "all", set_name: str = "") -> None:
+Sets = tuple[ImageSet, ImageSet]
+
+
+def run(
+    config: ConfigDict,
+    workdir: str,
+    stage: str = "all",
+    set_name: str = "",
+    *,
+    sets: Sets | None = None,
+    keep: frozenset[str] = frozenset(),
+) -> None:
     """Runs one stage, or all, from what is in the working directory.
 
     Args:
@@ -40,31 +69,64 @@ def run(config: ConfigDict, workdir: str, stage: str = "all", set_name: str = ""
       workdir: where everything goes; local or remote.
       stage: one of `STAGES` or "all".
       set_name: of the distilled set, for several in one directory; "" is the one at its root.
+      sets: training and test images that are in memory already, for the source "arrays".
+      keep: dotted fields that a budget leaves as they are.
 
     Raises:
       UserError: an impossible setting, missing data, a directory of something else, a full disk,
         or numbers that went wrong; the message says which and what to do.
       Interrupted: stopped by a signal, with everything saved.
     """
-    configs.validate(config)
-    _configure_jax(config)
-    workspace = Workspace(config, workdir, set_name)
     with interrupt.watch_signals() as stop, _explain_memory():
-        train, test = load_sets(config)
+        config, (train, test) = _prepare(config, sets, keep)
+        workspace = Workspace(config, workdir, set_name)
         make_network(config, train)  # a mistake found here leaves no trace
         with workspace.hold() if processes.is_first() else contextlib.nullcontext():
             if processes.is_first():  # before anything expensive or lasting happens
-                workspace.claim(fingerprint(train, test))
+                claims.claim(workspace, fingerprint(train, test))
             problem = processes.first_then_rest(
                 lambda: load_problem(config, train, test, workspace.preprocessing, workspace.warn)
             )
             this = Run(config, problem, workspace, stop)
             method = make_method(this)
             if stage in ("distill", "all"):
-                processes.first_then_rest(lambda: workspace.claim_set(identify(this, method)))
+                processes.first_then_rest(
+                    lambda: claims.claim_set(workspace, identify(this, method))
+                )
             processes.say(plan.describe(this, method))
             plan.check_memory(this, method)
+            plan.check_disk(this, method)
             _run_stages(this, method, stage)
+
+
+def open_run(
+    config: ConfigDict,
+    workdir: str,
+    set_name: str = "",
+    *,
+    sets: Sets | None = None,
+    keep: frozenset[str] = frozenset(),
+) -> Run:
+    """The record of a run that is there, to read from; arguments as in `run`.
+
+    Raises:
+      UserError: as `run`.
+    """
+    config, (train, test) = _prepare(config, sets, keep)
+    workspace = Workspace(config, workdir, set_name)
+    problem = load_problem(config, train, test, workspace.preprocessing, workspace.warn)
+    return Run(config, problem, workspace, interrupt.StopRequest())
+
+
+def _prepare(config, sets, keep):
+    """The config with what a budget has chosen, and the images."""
+    configs.validate(config)
+    _configure_jax(config)
+    train, test = load_sets(config) if sets is None else sort_sets(config, *sets)
+    if config.budget:
+        config = choose_for_budget(config, train, keep)
+        configs.validate(config)
+    return config, (train, test)
 
 
 def _run_stages(run: Run, method: Method, stage: str) -> None:
@@ -113,7 +175,7 @@ def write_report(
     seconds: Mapping[str, float],
 ) -> None:
     """Writes report.json and report.md, and prints the latter."""
-    record = run.workspace.read_set_record() or {"identity": {}}
+    record = claims.read_set_record(run.workspace) or {"identity": {}}
     made = report.make_report(
         results,
         config=run.config.to_dict(),
@@ -134,12 +196,30 @@ def write_report(
 def _configure_jax(config):
     precision = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
     jax.config.update("jax_default_matmul_precision", precision[config.runtime.precision])
-    cache = config.runtime.compilation_cache
-    if cache != "off":
-        home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-        default = pathlib.Path(home).expanduser() / "ltdd_jax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", cache or str(default))
+    cache = _find_compilation_cache(config.runtime.compilation_cache)
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _find_compilation_cache(wanted: str) -> str:
+    """Directory of compiled programs, made if absent; "" keeps none."""
+    if wanted == "off" or not files.is_local(wanted):
+        return "" if wanted == "off" else wanted
+    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    path = pathlib.Path(wanted) if wanted else home / "ltdd_jax" / "xla"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path):
+            return str(path)
+    except OSError as error:
+        if wanted:
+            raise UserError(
+                f"--config.runtime.compilation_cache={wanted} cannot be written "
+                f"({error.strerror}); give another directory, or off to keep no compiled programs"
+            ) from error
+        processes.say(f"warning: {path} cannot be written; compiled programs are not kept")
+        return ""
 
 
 @contextlib.contextmanager

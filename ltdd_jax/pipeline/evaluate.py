@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltdd_jax import config as configs
+from ltdd_jax.data import long_tail
 from ltdd_jax.evaluate import metrics
 from ltdd_jax.evaluate import train as evaluation
 from ltdd_jax.pipeline import health, loop
 from ltdd_jax.pipeline import rows as rows_of
 from ltdd_jax.pipeline.rows import Row
 from ltdd_jax.pipeline.run import Run
-from ltdd_jax.runtime import checkpoint, files, mesh, prng, processes
+from ltdd_jax.runtime import checkpoint, files, mesh, processes
 from ltdd_jax.runtime.progress import progress
 from ltdd_jax.types import UserError
 
@@ -22,6 +23,7 @@ _TEST_BATCH = 250
 _CALLS = 40  # compiled calls per training run: each is a chance to show progress and to stop
 _HASH_DIGITS = 8
 _RATES = "-rates-"  # in the directory of a training that only judges rates
+_HELD_OUT = 1  # keeps the split apart from others of the same seed
 _PROTOCOL = ("num_seeds", "batch_size", "momentum", "weight_decay")
 
 
@@ -124,8 +126,9 @@ def _choose_rate(run, trainers, row, directory):
     """
     settings, problem = run.config.evaluation, run.problem
     grid = [float(rate) for rate in settings.baseline_rates]
-    key = prng.stream_key(run.config.seed, "held_out")
-    kept, held = rows_of.hold_out(key, problem.train.labels, settings.held_out)
+    kept, held = long_tail.hold_out(
+        (run.config.seed, _HELD_OUT), problem.train.labels, settings.held_out
+    )
     if len(grid) == 1 or not len(held):
         return grid[0], {}
     width = settings.num_seeds

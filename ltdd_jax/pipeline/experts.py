@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltdd_jax import backend, training
 from ltdd_jax import config as configs
-from ltdd_jax import training
 from ltdd_jax.data import normalize
 from ltdd_jax.experts import train as expert_training
 from ltdd_jax.experts import trajectory
@@ -374,7 +374,7 @@ def _training_images(config, problem):
     """The training images in the form in which they lie on the device."""
     storage = config.runtime.image_storage
     if storage == "auto":
-        storage = "float32" if mesh.is_cpu() else "uint8"
+        storage = "float32" if backend.is_cpu() else "uint8"
     if storage == "float32":
         return problem.train_images
     return normalize.StoredImages(problem.train.images, problem.preprocessing)

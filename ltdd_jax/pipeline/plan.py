@@ -5,11 +5,11 @@ import time
 import jax
 import numpy as np
 
-from ltdd_jax import losses
+from ltdd_jax import backend, losses
 from ltdd_jax.distill import Method
 from ltdd_jax.pipeline import experts as expert_stage
 from ltdd_jax.pipeline.run import Run
-from ltdd_jax.runtime import mesh, processes
+from ltdd_jax.runtime import files, mesh, processes
 from ltdd_jax.types import UserError
 
 _SHOWN_CLASSES = 12
@@ -59,11 +59,40 @@ def check_memory(run: Run, method: Method) -> None:
         "--config.trajectory.batch_size, --config.net.width or "
         "--config.experts.representation.batch_size"
     )
-    if run.config.trajectory.gradient == "autodiff":
+    images = 24 * len(method.labels) * int(np.prod(run.problem.image_shape))
+    if images > needed / 2:
+        advice = "--config.distill.ipc"
+    elif run.config.trajectory.gradient == "autodiff":
         advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
     raise UserError(
         f"this run needs about {show_bytes(needed)} of memory and {show_bytes(free)} are free; "
         f"lower {advice}"
+    )
+
+
+def check_disk(run: Run, method: Method) -> None:
+    """Raises UserError, with the field that matters most, when the disk is too small."""
+    root = run.workspace.root
+    if not files.is_local(root):
+        return
+    of_experts = 0 if _are_there(run, method) else trajectory_bytes(run, method)
+    of_sets = set_bytes(run, method)
+    needed, free = of_experts + of_sets, files.free_bytes(root)
+    if needed <= free:
+        return
+    advice = "--config.experts.num_experts" if of_experts > of_sets else "--config.distill.ipc"
+    raise UserError(
+        f"this run writes about {show_bytes(needed)} and {show_bytes(free)} are free in {root}; "
+        f"lower {advice}, free some disk space or use another --workdir"
+    )
+
+
+def _are_there(run, method):
+    """Whether every expert is on disk already."""
+    return all(
+        len(expert_stage.open_trajectories(run, kind).complete_experts())
+        >= run.config.experts.num_experts
+        for kind in method.experts
     )
 
 
@@ -157,7 +186,7 @@ def _describe_cost(run, method):
     flops = count_flops(run, method)
     rate = None
     if sum(flops.values()) > _TIMED_ABOVE and processes.is_first():
-        rate = time_flops(run) * (1 if mesh.is_cpu() else jax.device_count())
+        rate = time_flops(run) * (1 if backend.is_cpu() else jax.device_count())
     parts = []
     for stage, value in flops.items():
         parts.append(f"{stage} {_show_flops(value)}")

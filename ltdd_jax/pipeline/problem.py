@@ -1,15 +1,18 @@
 """What a config stands for: data, preprocessing, network, augmentation."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ltdd_jax import nets
+from ltdd_jax import backend, nets
+from ltdd_jax import budget as budgets
 from ltdd_jax.data import augment, long_tail, normalize, sources
-from ltdd_jax.runtime import files
+from ltdd_jax.runtime import files, processes
 from ltdd_jax.types import AugmentFn, UserError
 
 
@@ -60,9 +63,26 @@ def load_sets(config: ConfigDict) -> tuple[sources.ImageSet, sources.ImageSet]:
       UserError: missing or damaged data, an empty class, different shapes in train and test.
     """
     data = config.data
+    if data.source == "arrays":
+        raise UserError(
+            "--config.data.source=arrays stands for arrays given in Python to "
+            "ltdd_jax.distill_dataset; here use one of the other sources"
+        )
     where = {"data_dir": data.data_dir, "path": data.path, "image_size": data.image_size}
     train = sources.load_source(data.source, "train", **where)
     test = sources.load_source(data.source, "test", **where)
+    return sort_sets(config, train, test)
+
+
+def sort_sets(
+    config: ConfigDict, train: sources.ImageSet, test: sources.ImageSet
+) -> tuple[sources.ImageSet, sources.ImageSet]:
+    """The training images cut to a long tail, or as they are, sorted by class; and the test images.
+
+    Raises:
+      UserError: an empty class, different shapes in train and test.
+    """
+    data = config.data
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(
             f"training images are {train.images.shape[1:]} and test images "
@@ -85,6 +105,34 @@ def load_sets(config: ConfigDict) -> tuple[sources.ImageSet, sources.ImageSet]:
                 "both train and test"
             )
     return train, test
+
+
+def choose_for_budget(
+    config: ConfigDict, train: sources.ImageSet, keep: frozenset[str]
+) -> ConfigDict:
+    """The config with what `config.budget` chooses, except the fields in `keep`; says why.
+
+    Args:
+      config: not changed.
+      train: training images.
+      keep: dotted fields that stay as they are; the images per class always do.
+    """
+    chosen = budgets.choose_settings(
+        config.budget,
+        class_counts=[int(n) for n in train.class_counts()],
+        image_shape=train.images.shape[1:],
+        num_cores=len(os.sched_getaffinity(0)),
+        num_devices=0 if backend.is_cpu() else jax.device_count(),
+        ipc=config.distill.ipc,
+    )
+    result = ConfigDict(config.to_dict(), convert_dict=True).lock()
+    processes.say(f"a {config.budget} run; chosen settings:")
+    for choice in chosen:
+        if choice.field in keep or choice.field == "distill.ipc":
+            continue
+        result.update_from_flattened_dict({choice.field: choice.value})
+        processes.say(f"  {choice.field} = {choice.value} ({choice.reason})")
+    return result
 
 
 def fit_preprocessing(
@@ -179,11 +227,13 @@ def make_network(config: ConfigDict, train: sources.ImageSet) -> nets.Network:
 
 
 def network_options(config: ConfigDict) -> dict:
-    """Options of the network beside the shapes of the data; only the ConvNet is scalable."""
-    options = {} if config.net.name == "mlp" else {"form": config.runtime.convolution}
-    if config.net.name == "convnet":
-        options |= {"width": config.net.width, "depth": config.net.depth}
-    return options
+    """Settings that the network takes, beside the shapes of the data."""
+    options = {
+        "form": config.runtime.convolution,
+        "width": config.net.width,
+        "depth": config.net.depth,
+    }
+    return {k: v for k, v in options.items() if k in nets.list_options(config.net.name)}
 
 
 def _check_batches(config: ConfigDict, num_rows: int) -> None:

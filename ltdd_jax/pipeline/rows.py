@@ -9,7 +9,7 @@ import numpy as np
 
 from ltdd_jax import losses
 from ltdd_jax.evaluate import baselines
-from ltdd_jax.pipeline import artefacts
+from ltdd_jax.pipeline import artefacts, claims
 from ltdd_jax.pipeline.artefacts import LabelledSet
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
@@ -63,7 +63,7 @@ def make_rows(run: Run) -> list[Row]:
     """
     final = artefacts.read_set(run, artefacts.FINAL)
     epochs = run.config.evaluation.num_epochs
-    record = run.workspace.read_set_record()
+    record = claims.read_set_record(run.workspace)
     method = record["config"]["distill"]["method"] if record else run.config.distill.method
     preset = PRESETS[method]
     title = f"distilled set ({preset.title})"
@@ -155,27 +155,6 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
             is_shared=True,
         ),
     ]
-
-
-def hold_out(key: jax.Array, labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Splits the training images: (kept, held out), positions in ascending order.
-
-    Of each class `share` of its images is held out, at least one; a class of one image keeps it.
-
-    Args:
-      key: typed key.
-      labels: int [N].
-      share: above 0, at most 0.5.
-    """
-    held: list[np.ndarray] = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) < 2:
-            continue
-        order = jax.random.permutation(jax.random.fold_in(key, int(label)), len(rows))
-        held.append(rows[np.asarray(order)[: max(1, int(share * len(rows)))]])
-    out = np.sort(np.concatenate(held)) if held else np.zeros(0, np.int64)
-    return np.setdiff1d(np.arange(len(labels)), out), out
 
 
 def order_for_rates(rows: Sequence[Row]) -> list[Row]:

@@ -2,24 +2,33 @@
 
 import json
 import os
+import pathlib
+import shutil
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import fsspec
 from etils import epath
 
 from ltdd_jax.runtime import processes
 from ltdd_jax.types import UserError
 
 _CHECKSUM = "checksum"
-# What libraries bury in long messages.
-_SYSTEM_REASONS = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "File too large",
-    "Read-only file system",
-    "Permission denied",
-)
+_EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}  # protocol -> extra of this package
+_FULL = "free some disk space or use another --workdir"
+# What libraries bury in long messages, and what helps.
+_REMEDIES = {
+    "No space left on device": _FULL,
+    "Disk quota exceeded": _FULL,
+    "File too large": _FULL,
+    "Read-only file system": "make it writable or use a --workdir on another file system",
+    "Permission denied": "change the permissions of its directory or use another --workdir",
+    "Operation not permitted": "change the permissions of its directory or use another --workdir",
+    "Not a directory": "a part of that path is a file: use another --workdir",
+    "File exists": "a part of that path is a file: use another --workdir",
+    "Is a directory": "there is a directory of that name: move it or use another --workdir",
+}
 
 
 class DamagedFileError(UserError):
@@ -32,9 +41,29 @@ def is_local(path: epath.PathLike) -> bool:
 
 
 def resolve(path: str) -> epath.Path:
-    """The absolute path of what a user wrote; an address such as gs://bucket/run stays."""
-    found = epath.Path(path)
-    return found.expanduser().absolute() if is_local(path) else found
+    """The absolute path of what a user wrote; an address such as gs://bucket/run stays.
+
+    Raises:
+      UserError: nothing is installed that reads such addresses.
+    """
+    if is_local(path):
+        return epath.Path(path).expanduser().absolute()
+    protocol = str(path).partition("://")[0]
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except (ImportError, ValueError) as error:
+        extra = _EXTRAS.get(protocol)
+        remedy = f"pip install 'ltdd_jax[{extra}]'" if extra else "use a local path, gs:// or s3://"
+        raise UserError(f"{path}: {protocol}:// addresses cannot be read here; {remedy}") from error
+    return epath.Path(path)
+
+
+def free_bytes(path: epath.PathLike) -> int:
+    """Space that is free where `path` lies or would lie; local paths only."""
+    place = pathlib.Path(path)
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
@@ -122,15 +151,16 @@ def set_aside(path: epath.PathLike) -> epath.Path:
 
 
 def cannot_write(path: epath.PathLike, error: BaseException) -> UserError:
-    """The message for a write that failed."""
+    """The message for a write that failed, with the remedy for its reason."""
     text = str(error).strip()
     reason = getattr(error, "strerror", None) or next(
-        (sign for sign in _SYSTEM_REASONS if sign.lower() in text.lower()),
+        (sign for sign in _REMEDIES if sign.lower() in text.lower()),
         (text or repr(error)).splitlines()[0][:300],
     )
+    remedy = _REMEDIES.get(reason, "use another --workdir")
     return UserError(
-        f"cannot write {path}: {reason}; free some disk space or use another --workdir, then run "
-        "the same command again (what was saved before is intact)"
+        f"cannot write {path}: {reason}; {remedy}, then run the same command again (what was saved "
+        "before is intact)"
     )
 
 

@@ -1,7 +1,10 @@
 """Stopping at a safe point when the user or the machine asks for it."""
 
 import contextlib
+import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -56,3 +59,57 @@ def watch_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def acknowledge_signals() -> Iterator[None]:
+    """Answers Ctrl-C and SIGTERM at once for the duration of the block, from a thread.
+
+    Python runs signal handlers between two steps of its own, and a compilation is one step that
+    can take minutes. The thread tells of the first signal, and ends the process at the second;
+    what was saved stays usable, as after a kill. For programs only: a notebook must survive.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    if handlers[signal.SIGTERM] == signal.SIG_DFL:  # or it would end the process by itself
+        signal.signal(signal.SIGTERM, _raise_interrupted)
+    thread = threading.Thread(target=_answer, args=(receiver,), name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGTERM, handlers[signal.SIGTERM])
+        sender.close()  # ends the thread
+        thread.join()
+        receiver.close()
+
+
+def _raise_interrupted(number, frame):
+    del frame
+    raise Interrupted(number)
+
+
+def _answer(receiver: socket.socket) -> None:
+    """Reads the numbers of signals as they come."""
+    count = 0
+    while number := receiver.recv(1):
+        if number[0] not in (signal.SIGINT, signal.SIGTERM):
+            continue
+        count += 1
+        name = signal.Signals(number[0]).name
+        if count == 1:
+            print(
+                f"{name}: stopping after this step, with everything saved; again to stop now",
+                file=sys.stderr,
+                flush=True,
+            )
+        else:
+            print(f"{name} again: stopped at once; the same command continues from the last save",
+                  file=sys.stderr, flush=True)  # fmt: skip
+            os._exit(128 + number[0])

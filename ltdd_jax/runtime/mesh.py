@@ -10,6 +10,8 @@ import psutil
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ltdd_jax import backend
+
 AXIS = "network"  # experts, evaluation networks, or expert pairs of an outer iteration
 
 _CPU_EXPERTS = 4  # beyond this a larger group gains nothing on a few cores
@@ -30,14 +32,14 @@ def make_mesh(num_networks: int, *, even: bool = False) -> Mesh:
       even: whether the number of devices must divide the number of networks; otherwise the
         caller pads, see `round_up`.
     """
-    own = jax.local_devices()
-    crew = [own]
+    own = backend.local_devices()
+    groups = [own]
     if num_networks >= jax.process_count() > 1:
-        crew = [jax.local_devices(process_index=i) for i in range(jax.process_count())]
-    share = _share(num_networks, len(crew), min(map(len, crew)), even)
+        groups = [backend.local_devices(process_index=i) for i in range(jax.process_count())]
+    share = _share(num_networks, len(groups), min(map(len, groups)), even)
     if share is None:
-        crew, share = [own], _share(num_networks, 1, len(own), even)
-    devices = [device for some in crew for device in some[:share]]
+        groups, share = [own], _share(num_networks, 1, len(own), even)
+    devices = [device for group in groups for device in group[:share]]
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
@@ -99,7 +101,7 @@ def start_fetch(tree: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     if any(not x.is_fully_addressable and not x.is_fully_replicated for x in leaves):
         leaves = _replicate(leaves[0].sharding.mesh)(leaves)
-        if is_cpu():
+        if backend.is_cpu():
             # Gloo tells messages apart by their order: no second collective beside this one.
             jax.block_until_ready(leaves)
     for leaf in leaves:
@@ -124,17 +126,15 @@ def round_up(count: int, mesh: Mesh) -> int:
 
 def free_memory() -> int:
     """Bytes free on the first device; the machine's available memory for a CPU."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return psutil.virtual_memory().available
+    found = backend.device_memory()
+    return psutil.virtual_memory().available if found is None else found
 
 
 def choose_group_size(num_experts: int, expert_bytes: int) -> int:
     """How many experts to train at once: what fits, in groups of about equal size."""
     # The devices of a CPU are parts of one machine, others have their own memory and units.
-    on_cpu = is_cpu()
-    places = jax.process_count() if on_cpu else jax.device_count()
+    on_cpu = backend.is_cpu()
+    places = jax.process_count() if on_cpu else len(backend.devices())
     limit = places * (_CPU_EXPERTS if on_cpu else _DEVICE_EXPERTS)
     fits = places * max(1, int(_USABLE * free_memory() / max(expert_bytes, 1)))
     groups = -(-num_experts // min(limit, fits, num_experts))
@@ -147,22 +147,17 @@ def choose_lanes(step_values: int) -> int | None:
     Args:
       step_values: numbers in the largest feature map of one network's batch.
     """
-    if not is_cpu() or step_values < _BUSY_VALUES:
+    if not backend.is_cpu() or step_values < _BUSY_VALUES:
         return None
     return 1
 
 
 def choose_iterations_per_call(log_steps: int) -> int:
     """Outer iterations per compiled call: one on a CPU, several where a launch costs time."""
-    return 1 if is_cpu() else min(10, log_steps)
-
-
-def is_cpu() -> bool:
-    """Whether the devices are parts of one processor and share its memory."""
-    return jax.default_backend() == "cpu"
+    return 1 if backend.is_cpu() else min(10, log_steps)
 
 
 def describe_devices() -> str:
     """'1 x cpu', '8 x NVIDIA H100' or '8 x NVIDIA H100 in 2 processes'."""
     where = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    return f"{jax.device_count()} x {jax.devices()[0].device_kind}{where}"
+    return f"{len(backend.devices())} x {backend.devices()[0].device_kind}{where}"

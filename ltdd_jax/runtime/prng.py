@@ -10,7 +10,6 @@ STREAMS = (
     "distill",
     "evaluate",
     "baseline",
-    "held_out",
 )
 
 

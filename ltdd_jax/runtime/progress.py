@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -11,6 +12,8 @@ import tqdm
 from ltdd_jax.runtime import processes
 
 _LINE_SECONDS = 10.0  # between lines where there is no terminal
+_COMPILING = "compiling …"
+_PATIENCE = 1.0  # seconds after which the first step says what it waits for
 
 Advance = Callable[..., None]
 
@@ -41,43 +44,64 @@ def progress(
     stream = stream or sys.stderr
     enabled = processes.is_first() if enabled is None else enabled
     if enabled and not stream.isatty():
-        yield _make_line_writer(total, initial, desc, unit, stream)
+        advance, announce = _make_line_writer(total, initial, desc, unit, stream)
+        try:
+            yield advance
+        finally:
+            announce.cancel()
         return
     with tqdm.tqdm(
         total=total, initial=initial, desc=desc, unit=unit, disable=not enabled, file=stream,
-        dynamic_ncols=True,
+        dynamic_ncols=True, smoothing=0,
     ) as bar:  # fmt: skip
+        bar.set_postfix_str(_COMPILING)
+        compiled = False
 
         def advance(num_units: int = 1, **values: Any) -> None:
-            if values:
-                bar.set_postfix_str(_show_values(values), refresh=False)
+            nonlocal compiled
+            bar.set_postfix_str(_show_values(values), refresh=False)
             bar.update(num_units)
+            if not compiled and enabled:  # what the compiler took does not count for the rate
+                compiled = True
+                bar.start_t, bar.initial = time.time(), bar.n
 
         yield advance
 
 
-def _make_line_writer(total: int, initial: int, desc: str, unit: str, stream: TextIO) -> Advance:
+def _make_line_writer(
+    total: int, initial: int, desc: str, unit: str, stream: TextIO
+) -> tuple[Advance, threading.Timer]:
     start = last_line = time.monotonic()
     done, begin, shown = initial, initial, {}
+    announce = threading.Timer(_PATIENCE, print, (f"{desc}: {_COMPILING}",), {"file": stream})
+    announce.daemon = True
+    if initial < total:
+        announce.start()
 
     def advance(num_units: int = 1, **values: Any) -> None:
         nonlocal done, last_line, start, begin
+        now = time.monotonic()
+        if begin == done == initial:  # the first call waited for the compiler
+            announce.cancel()
+            if now - start >= _PATIENCE:
+                text = f"{desc}: compiled, and the first {unit} done, in {now - start:.0f} s"
+                print(text, file=stream, flush=True)
+            start, begin = now, done + num_units
         done += num_units
         shown.update(values)
-        now = time.monotonic()
         rate = (done - begin) / max(now - start, 1e-9)
-        if begin == initial:  # the first call waited for the compiler; it does not count later
-            start, begin = now, done
         if now - last_line < _LINE_SECONDS and done < total:
             return
         last_line = now
-        left = tqdm.tqdm.format_interval((total - done) / rate) if rate else "?"
-        parts = [f"{done}/{total} {unit}", _show_rate(rate, unit), f"{left} left"]
+        parts = [f"{done}/{total} {unit}"]
+        if rate:
+            left = tqdm.tqdm.format_interval((total - done) / rate)
+            parts += [_show_rate(rate, unit), f"{left} left"]
         if shown:
             parts.append(_show_values(shown))
         print(f"{desc}: {', '.join(parts)}", file=stream, flush=True)
 
-    return advance
+    return advance, announce
 
 
 def _show_rate(rate: float, unit: str) -> str:

@@ -22,6 +22,8 @@ NAMES = (
     "matching_grad_uneven_full_datm",
     "matching_grad_aug_first",
 )
+# Files with the parameters after every step; the augmented one stores only the end point.
+WITH_EVERY_STEP = tuple(name for name in NAMES if name != "matching_grad_aug_first")
 
 # Operation -> {name of a draw in the files: field of `augment.Draws`}.
 _DRAWS = {
@@ -70,7 +72,7 @@ class Problem:
 
 
 def load(name: str) -> Problem:
-    """The problem in the golden file `name`; skips the test when the file is absent."""
+    """The problem in the golden file `name`."""
     values = load_golden(name)
     num_classes, side = values["label_syn"].shape[1], values["image_syn"].shape[-1]
     width, depth = torch_layout.convnet_shapes(

@@ -12,14 +12,6 @@ from ltdd_jax import pipeline
 from tests.pipeline import runs, tiny_config
 
 
-def pytest_collection_modifyitems(config, items):
-    """Leaves the slow tests out, unless they are asked for with -m."""
-    if not config.option.markexpr:
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
-
-
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory) -> pathlib.Path:
     """A directory of this test session, the same for all workers of pytest-xdist."""

@@ -118,8 +118,8 @@ def artefacts(workdir: pathlib.Path) -> dict[str, object]:
 def snapshots(experts: pathlib.Path) -> dict[str, object]:
     """Every snapshot of every expert, whatever the segments."""
     found = {}
-    for segment in sorted(experts.glob("*/group_*/epochs_????_????")):
-        kind = segment.parents[1].name
+    for segment in sorted(experts.glob("*-????????/group_*/epochs_????_????")):
+        kind = segment.parents[1].name.partition("-")[0]
         for name, array in read_arrays(segment).items():
             if name.startswith("expert_"):
                 found[f"{kind}.{name}"] = _freeze(array)

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ltdd_jax.pipeline import workspace
+from ltdd_jax.pipeline import claims
 from ltdd_jax.runtime import checkpoint, files
 from ltdd_jax.types import UserError
 from tests.pipeline import runs
@@ -207,7 +207,7 @@ def test_other_format_versions_are_refused_and_left_alone(copy, run, monkeypatch
     """Breaks when a later version of the program reads what it does not understand."""
     workdir = copy()
     if name.endswith(".json"):
-        change_version(workdir / name, workspace.FORMAT_VERSION + 1)
+        change_version(workdir / name, claims.FORMAT_VERSION + 1)
     else:
         monkeypatch.setattr(checkpoint, "FORMAT_VERSION", checkpoint.FORMAT_VERSION + 1)
     if name == "distill":

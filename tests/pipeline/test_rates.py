@@ -3,47 +3,17 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
 from ltdd_jax import pipeline
+from ltdd_jax.data import long_tail
 from ltdd_jax.pipeline import problem, rows
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.workspace import Workspace
-from ltdd_jax.runtime import prng
 from tests.pipeline import runs, tiny_config
 
 BASELINES = ("random_real", "full_real")
-
-
-@pytest.mark.parametrize("share", [0.01, 0.2, 0.5])
-def test_split_is_of_every_class_and_has_no_image_twice(share):
-    """Breaks when a class is left out, loses all its images, or an image is on both sides."""
-    labels = np.repeat([0, 1, 2, 3], [50, 11, 2, 1])
-    labels = np.random.default_rng(0).permutation(labels)
-    kept, held = rows.hold_out(jax.random.key(0), labels, share)
-    np.testing.assert_array_equal(np.sort(np.concatenate([kept, held])), np.arange(len(labels)))
-    assert (np.diff(kept) > 0).all() and (np.diff(held) > 0).all()
-    numbers = np.bincount(labels[held], minlength=4)
-    expected = [max(1, int(share * count)) for count in (50, 11, 2)]
-    np.testing.assert_array_equal(numbers, [*expected, 0])
-
-
-def test_split_depends_on_the_key_alone():
-    labels = np.repeat([0, 1], 30)
-    (_, one), (_, again), (_, other) = (
-        rows.hold_out(jax.random.key(seed), labels, 0.2) for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(one, again)
-    assert not np.array_equal(one, other)
-    assert set(one) & set(range(30)) != set(range(6))  # not the first ones
-
-
-def test_split_of_classes_of_one_image_holds_nothing_out():
-    kept, held = rows.hold_out(jax.random.key(0), np.arange(3), 0.5)
-    np.testing.assert_array_equal(kept, np.arange(3))
-    assert len(held) == 0
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +27,7 @@ def test_rates_are_compared_on_networks_that_never_saw_the_held_out_images(task,
     config, data = task
     these = rows.make_rows(Run(config, data, Workspace(config, str(finished)), None))
     labels = data.train.labels
-    key = prng.stream_key(config.seed, "held_out")
-    kept, held = rows.hold_out(key, labels, config.evaluation.held_out)
+    kept, held = long_tail.hold_out((config.seed, 1), labels, config.evaluation.held_out)
     known = {data.train_images[row].tobytes(): row for row in range(len(labels))}
     # Equal pictures could lie on both sides; here are none.
     assert len(known) == len(labels)

@@ -72,7 +72,7 @@ def test_settings_may_change_until_there_is_a_set(finished, run, tmp_path):
     "fields",
     [
         {"evaluation__num_seeds": 1},
-        {"evaluation__weight_decay": 0.01, "evaluation__baseline_rates": (0.03,)},
+        {"evaluation__batch_size": 5, "evaluation__baseline_rates": (0.03,)},
         {"net__name": "mlp"},
     ],
     ids=["seeds", "protocol", "network"],

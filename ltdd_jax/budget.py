@@ -1,0 +1,158 @@
+"""Settings for a budget of time: chosen from the pictures and the machine, with reasons.
+
+For people who have pictures and no wish to choose thirty numbers. The estimates are rough on
+purpose; the plan of the run states what it costs.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+BUDGETS = {"quick": 3.0, "standard": 30.0, "thorough": 240.0}  # minutes on the machine at hand
+_SHARES = {"experts": 0.3, "distill": 0.4, "evaluate": 0.3}
+_COMPILATION = 0.3  # of a quick budget, at most
+_CORE_FLOPS = 12e9  # per second and core of a processor, measured at width 32
+_DEVICE_FLOPS = 4e12  # per second of an accelerator, float32
+_PASSES = 6  # GSAM's two gradients, in forward passes
+_STEP_PASSES = 9  # a student's step and its adjoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One setting.
+
+    Attributes:
+      field: dotted name in the config.
+      value: of the type of the field.
+      reason: one clause.
+    """
+
+    field: str
+    value: Any
+    reason: str
+
+
+def choose_settings(
+    budget: str,
+    *,
+    class_counts: Sequence[int],
+    image_shape: tuple[int, int, int],
+    num_cores: int,
+    num_devices: int = 0,
+    ipc: int = 0,
+) -> list[Choice]:
+    """Chooses network, experts, distillation and evaluation for a budget.
+
+    Args:
+      budget: of `BUDGETS`.
+      class_counts: training images of each class.
+      image_shape: (H, W, C) after resizing.
+      num_cores: of the processor.
+      num_devices: accelerators; 0 computes on the processor.
+      ipc: images per class; 0 chooses.
+    """
+    minutes, num_rows, num_classes = BUDGETS[budget], sum(class_counts), len(class_counts)
+    seconds = 60 * minutes - min(_COMPILATION * 60 * BUDGETS["quick"], 20 * minutes)
+    speed = num_devices * _DEVICE_FLOPS or num_cores * _CORE_FLOPS
+    chosen = [*_choose_network(budget, image_shape), *_choose_data(class_counts, image_shape, ipc)]
+    values = {choice.field: choice.value for choice in chosen}
+    forward = _forward_flops(image_shape, values["net.width"], values["net.depth"], num_classes)
+    total = {stage: share * seconds * speed / forward for stage, share in _SHARES.items()}
+    chosen += _choose_experts(total["experts"], budget, class_counts)
+    rows = values["distill.ipc"] * num_classes
+    chosen += _choose_distillation(total["distill"], budget, rows, chosen)
+    return chosen + _choose_evaluation(total["evaluate"], budget, rows, num_rows)
+
+
+def choose_side(sides: Sequence[int], budget: str) -> Choice:
+    """The size to which pictures are brought: the power of two below their median side."""
+    middle = statistics.median(sides)
+    largest = 32 if budget == "quick" else 64
+    side = min(largest, max(8, 2 ** int(math.log2(max(middle, 8)))))
+    reason = f"pictures have a median side of {middle:g}; a {budget} run takes at most {largest}"
+    return Choice("data.image_size", side, reason)
+
+
+def _choose_network(budget, image_shape):
+    side = min(image_shape[:2])
+    depth = max(1, min(4, int(math.log2(side)) - 2 if side >= 16 else 2 if side >= 8 else 1))
+    width = {"quick": 32, "standard": 64, "thorough": 128}[budget]
+    return [
+        Choice("net.depth", depth, f"a side of {side} halves to {side // 2**depth}"),
+        Choice("net.width", width, f"usual for a {budget} run"),
+    ]
+
+
+def _choose_data(class_counts, image_shape, ipc):
+    if not ipc:
+        ipc = max(1, min(10, int(statistics.median(class_counts)) // 5))
+    reason = "a fifth of the median class, at most 10"
+    whiten = image_shape[0] * image_shape[1] * image_shape[2] <= 3 * 64 * 64
+    return [
+        Choice("distill.ipc", ipc, reason),
+        Choice("data.whiten", whiten, "ZCA up to 64 x 64 pixels"),
+        Choice("data.normalize", not whiten, "instead of ZCA on large pictures"),
+    ]
+
+
+def _choose_experts(work, budget, class_counts):
+    """`work` in forward passes of one image."""
+    num_rows = sum(class_counts)
+    balanced = 5 * len(class_counts) * max(class_counts)
+    least, most = (2, 4) if budget == "quick" else (4, 20)
+    epochs = {"quick": 20, "standard": 30, "thorough": 50}[budget]
+    of_one = _PASSES * epochs * num_rows + balanced
+    experts = max(least, min(most, int(work / of_one)))
+    fits = int((work / experts - balanced) / (_PASSES * num_rows))
+    epochs = max(6, min(epochs, fits))
+    batch = max(1, min(256, num_rows // 4))
+    reason = f"fit {_SHARES['experts']:.0%} of the time"
+    return [
+        Choice("experts.num_experts", experts, reason),
+        Choice("experts.representation.num_epochs", epochs, reason),
+        Choice("experts.classifier.num_epochs", 5, "enough for the classifier alone"),
+        Choice("experts.representation.batch_size", batch, "at least four steps per epoch"),
+        Choice("experts.classifier.batch_size", batch, "at least four steps per epoch"),
+    ]
+
+
+def _choose_distillation(work, budget, rows, chosen):
+    epochs = next(c.value for c in chosen if c.field == "experts.representation.num_epochs")
+    steps = {"quick": 20, "standard": 30, "thorough": 50}[budget]
+    of_one = 2 * steps * min(rows, 500) * _STEP_PASSES
+    iterations = max(30, min(5000, int(work / of_one)))
+    last = max(1, min(20, epochs - 2))
+    reason = f"fit {_SHARES['distill']:.0%} of the time"
+    return [
+        Choice("trajectory.num_iterations", iterations, reason),
+        Choice("trajectory.representation.student_steps", steps, f"usual for a {budget} run"),
+        Choice("trajectory.classifier.student_steps", steps, f"usual for a {budget} run"),
+        Choice("trajectory.representation.max_start_epoch", last, "the experts' first epochs"),
+        Choice("trajectory.representation.current_start_epoch", last, "the whole range at once"),
+        Choice("trajectory.gradient", "exact", "the true gradient, at the same cost"),
+        Choice("trajectory.image_lr", 10.0, "worked on small pictures"),
+        Choice("trajectory.classifier.loss_weight", 1.0, "worked on small pictures"),
+    ]
+
+
+def _choose_evaluation(work, budget, rows, num_rows):
+    epochs = {"quick": 200, "standard": 500, "thorough": 1000}[budget]
+    seeds, small = 5, 3 * 5 * 8  # eight trainings on small sets, rates included
+    epochs = max(50, min(epochs, int(0.6 * work / (small * rows))))
+    full = max(5, min(epochs, int(0.4 * work / (2 * 3 * seeds * num_rows))))
+    reason = f"fit {_SHARES['evaluate']:.0%} of the time"
+    return [
+        Choice("evaluation.num_epochs", epochs, reason),
+        Choice("evaluation.full_num_epochs", full, reason),
+    ]
+
+
+def _forward_flops(image_shape, width, depth, num_classes):
+    height, across, channels = image_shape
+    flops = 0
+    for _ in range(depth):
+        flops += 2 * 9 * channels * width * height * across
+        height, across, channels = height // 2, across // 2, width
+    return flops + 2 * height * across * width * num_classes

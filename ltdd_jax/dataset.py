@@ -1,0 +1,125 @@
+"""A distilled set in memory, as `load_dataset` and `distill_dataset` return it."""
+
+import dataclasses
+import io
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ltdd_jax.types import UserError
+
+_FILE = "synthetic.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class DistilledDataset:
+    """A synthetic set with what is needed to train on it and to test.
+
+    Attributes:
+      images: float32 [S, H, W, C], as a network is trained on them (whitened or normalised).
+      pixels: uint8 [S, H, W, C], to look at.
+      labels: int32 [S], the class that each image stands for.
+      label_logits: float32 [S, K]; a loss takes their softmax.
+      step_size: learning rate the set was made for.
+      class_names: K names.
+      preprocessing: what `whiten` applies; fitted to the real training images.
+      network: name, width and depth of the network it was distilled with.
+      augmentation: operations of DSA it was distilled with, joined by "_".
+    """
+
+    images: np.ndarray
+    pixels: np.ndarray
+    labels: np.ndarray
+    label_logits: np.ndarray
+    step_size: float
+    class_names: tuple[str, ...]
+    preprocessing: Any
+    network: Mapping[str, Any]
+    augmentation: str
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def label_probabilities(self) -> np.ndarray:
+        """float32 [S, K], rows sum to 1."""
+        shifted = np.exp(self.label_logits - self.label_logits.max(axis=1, keepdims=True))
+        return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def whiten(self, pixels: np.ndarray) -> np.ndarray:
+        """Real pictures as a network trained on this set expects them.
+
+        Args:
+          pixels: uint8 [N, H, W, C].
+
+        Returns:
+          float32 [N, H, W, C].
+        """
+        from ltdd_jax.data import normalize
+
+        return normalize.apply(self.preprocessing, np.asarray(pixels))
+
+    def batches(self, key: Any, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """One pass over the set in random order; the last batch may be smaller.
+
+        Args:
+          key: a number, or a key of JAX; equal keys give equal orders.
+          size: images per batch.
+
+        Yields:
+          images float32 [B, H, W, C] and label probabilities float32 [B, K].
+        """
+        seed = key
+        if not isinstance(key, int | np.integer):
+            import jax
+
+            seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
+        order = np.random.default_rng(seed).permutation(len(self.labels))
+        probabilities = self.label_probabilities
+        for begin in range(0, len(order), size):
+            rows = order[begin : begin + size]
+            yield self.images[rows], probabilities[rows]
+
+
+def load_dataset(directory: str | pathlib.Path, set_name: str = "") -> DistilledDataset:
+    """Reads the distilled set of a working directory.
+
+    Args:
+      directory: the `--workdir` of a run.
+      set_name: its `--set`; "" is the set at the root.
+
+    Raises:
+      UserError: there is no set, or it is damaged.
+    """
+    from ltdd_jax.data import normalize
+
+    root = pathlib.Path(directory).expanduser()
+    home = root / "sets" / set_name if set_name else root
+    path = home / "synthetic" / _FILE
+    if not path.exists():
+        raise UserError(f"{path} is missing: there is no distilled set; run the distillation first")
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files}
+        arrays = {n: found[n] for n in ("images", "pixels", "labels", "label_logits")}
+        step_size, names = float(found["step_size"]), found["class_names"]
+        config = json.loads((home / "set.json").read_text())["config"]
+        network, augmentation = config["net"], config["augment"]["strategy"]
+    except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
+        raise UserError(
+            f"{path} or the set.json of this set is damaged ({error!r}); run --stage=distill "
+            "again with the same --workdir"
+        ) from error
+    return DistilledDataset(
+        **arrays,
+        step_size=step_size,
+        class_names=tuple(str(name) for name in names),
+        preprocessing=normalize.load(root / "preprocessing.npz"),
+        network=network,
+        augmentation=augmentation,
+    )
