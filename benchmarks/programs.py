@@ -194,7 +194,9 @@ def expert_epoch(network: nets.Network, sizes: Sizes, *, stage: str) -> Program:
         expert = experts.make_representation_expert(network, recipe, _augment(), num_rows)
     else:
         expert = experts.make_classifier_expert(network, recipe, _augment(), sizes.class_counts)
-    group = sizes.group or meshes.choose_group_size(100, expert_bytes(sizes))
+    group = sizes.group or meshes.choose_group_size(
+        100, network.sizes.training_bytes(sizes.expert_batch)
+    )
     mesh = meshes.make_mesh(group)
     group = meshes.round_up(group, mesh)
 
@@ -212,7 +214,9 @@ def expert_epoch(network: nets.Network, sizes: Sizes, *, stage: str) -> Program:
 
 def expert_start(network: nets.Network, sizes: Sizes) -> Program:
     """The parameters of a group of experts before their first epoch."""
-    group = sizes.group or meshes.choose_group_size(100, expert_bytes(sizes))
+    group = sizes.group or meshes.choose_group_size(
+        100, network.sizes.training_bytes(sizes.expert_batch)
+    )
     start = training.vectorize(network.init, (0,), 1)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), group))
     return Program(start, (keys,), (False,), meshes.make_mesh(1))
@@ -224,11 +228,15 @@ def evaluation_piece(network: nets.Network, sizes: Sizes) -> Program:
     size, epochs = sizes.ipc * sizes.num_classes, sizes.evaluation_epochs
 
     def make_arguments():
-        data = jnp.zeros((size, *sizes.image_shape)), jnp.zeros((size, sizes.num_classes))
-        numbers, rates = jnp.arange(epochs, dtype=jnp.int32), jnp.zeros(epochs)
+        width = len(keys())
+        data = (
+            jnp.zeros((width, size, *sizes.image_shape)),
+            jnp.zeros((width, size, sizes.num_classes)),
+        )
+        numbers, rates = jnp.arange(epochs, dtype=jnp.int32), jnp.zeros((width, epochs))
         return keys(), numbers, evaluator.init(keys()), data, rates
 
-    split = (True, False, True, False, False)
+    split = (True, False, True, True, True)
     return Program(evaluator.run_epochs, jax.eval_shape(make_arguments), split, mesh)
 
 
@@ -241,12 +249,6 @@ def prediction(network: nets.Network, sizes: Sizes) -> Program:
     return Program(evaluator.predict, arguments, (True, False), mesh)
 
 
-def expert_bytes(sizes: Sizes) -> int:
-    """Estimate of the memory one expert needs, as the pipeline makes it."""
-    maps = sum(4.0**-i for i in range(sizes.depth)) * sizes.side**2 * sizes.width
-    return int(4 * sizes.expert_batch * (6 + 2 * 9 / 4) * maps)
-
-
 def _evaluation(network, sizes):
     mesh = meshes.make_mesh(sizes.seeds)
     rows = sizes.ipc * sizes.num_classes
@@ -256,6 +258,7 @@ def _evaluation(network, sizes):
         num_rows=rows,
         num_epochs=1000,
         batch_size=128,
+        data_per_network=True,
         momentum=0.9,
         weight_decay=5e-4,
         lanes=meshes.choose_lanes(min(128, rows) * sizes.side**2 * sizes.width),

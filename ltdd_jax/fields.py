@@ -24,7 +24,15 @@ from ltdd_jax.rules import (
     within,
 )
 
-SOURCES = ("digits", "cifar10", "cifar100", "folder", "arrays")  # also "tfds:NAME"
+SOURCES = (
+    "digits",
+    "cifar10",
+    "cifar100",
+    "fashion_mnist",
+    "folder",
+    "npz",
+    "arrays",
+)  # also "tfds:NAME"
 NETS = (
     "alexnet",
     "alexnet_64",

@@ -1,6 +1,5 @@
 """Types that every part of the package shares."""
 
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -8,27 +7,12 @@ import flax.struct
 import jax
 import numpy as np
 
+from ltdd_jax.errors import Interrupted, UserError
+
+__all__ = ["Array", "AugmentFn", "Batch", "Interrupted", "Params", "SyntheticSet", "UserError"]
+
 Params = Any  # nested dict of float arrays, as Linen's `init` returns under "params"
 Array = jax.Array | np.ndarray
-
-
-class UserError(Exception):
-    """A problem the user can mend: one sentence that names the field or file and the remedy.
-
-    `main` prints the message without a traceback and exits with code 2.
-    """
-
-
-class Interrupted(Exception):
-    """The run stopped early at a safe point; the same command continues it.
-
-    Attributes:
-      exit_code: 128 + signal number, 130 for Ctrl-C and 143 for SIGTERM.
-    """
-
-    def __init__(self, signal_number: int):
-        self.exit_code = 128 + signal_number
-        super().__init__(signal.Signals(signal_number).name)
 
 
 @flax.struct.dataclass

@@ -92,7 +92,11 @@ def _check_data(values: Mapping[str, Any]) -> None:
             "--config.data.path is empty: with --config.data.source=folder it must be the "
             "directory or .tar that holds train/ and test/"
         )
-    if source != "folder" and path:
+    if source == "npz" and not path:
+        raise UserError(
+            "--config.data.path is empty: with --config.data.source=npz it must be the .npz file"
+        )
+    if source not in ("folder", "npz", "fashion_mnist") and path:
         raise UserError(
             f"--config.data.path={path} is not read with --config.data.source={source}: set "
             "--config.data.source=folder, or leave the path out"

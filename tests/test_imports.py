@@ -12,13 +12,14 @@ import pytest
 import ltdd_jax
 
 PACKAGE = pathlib.Path(ltdd_jax.__file__).parent
-_LEAVES = {"types", "backend"}
+_LEAVES = {"types", "errors", "backend"}
 _BASE = {"data", "nets", "losses", *_LEAVES}
 _STAGE = {"training", *_BASE}
 
 # What a part (a module or folder right under ltdd_jax) may import, besides itself.
 ALLOWED = {
-    "types": set(),
+    "errors": set(),
+    "types": {"errors"},
     "backend": set(),
     "losses": _LEAVES,
     "nets": _LEAVES,

@@ -4,11 +4,13 @@ The selection is the paper's, index for index: it depends on NumPy's legacy gene
 42 for every class, and on the order of the images within their class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from absl import logging
 
-from ltdd_jax.types import UserError
+from ltdd_jax.data.request import list_names
+from ltdd_jax.errors import UserError
 
 _SEED = 42  # the seed of the published subsets; another seed makes another data set
 
@@ -45,26 +47,30 @@ def select_long_tail(
     imbalance_factor: float,
     *,
     class_names: Sequence[str] = (),
+    warn: Callable[[str], None] = logging.warning,
 ) -> np.ndarray:
     """Chooses the images of the long-tailed training set.
 
-    The head count is len(labels) / num_classes, so the data set should be balanced.
+    The head count is len(labels) / num_classes, so the data set should be balanced. Of a class that
+    has fewer images than planned all are taken.
 
     Args:
       labels: int [N], in the original order of the data set.
       num_classes: K; labels are 0..K-1.
       imbalance_factor: head count over tail count, ≥ 1.
       class_names: K names for the messages; labels are named by number without them.
+      warn: called with one sentence if classes have fewer images than planned.
 
     Returns:
       int64 [sum of counts], indices into `labels`, class 0 first, in the order drawn.
 
     Raises:
-      UserError: `imbalance_factor` < 1, or a class would be empty or has too few images.
+      UserError: `imbalance_factor` < 1, or a class is or would be empty.
     """
     labels = np.asarray(labels)
     planned = long_tail_counts(len(labels) // num_classes, num_classes, imbalance_factor)
     members = [np.flatnonzero(labels == label) for label in range(num_classes)]
+    short = []
     for label, (rows, count) in enumerate(zip(members, planned, strict=True)):
         name = repr(class_names[label]) if class_names else str(label)
         if len(rows) == 0:
@@ -75,13 +81,16 @@ def select_long_tail(
                 f"it less than one of {planned[0]} images; lower data.imbalance_factor."
             )
         if len(rows) < count:
-            raise UserError(
-                f"class {name} has {len(rows)} images, but data.imbalance_factor="
-                f"{imbalance_factor:g} plans {count}: the cut needs a balanced data set; keep a "
-                "data set that is already long-tailed with --config.data.subset=as_is."
-            )
+            short.append(f"{name} ({len(rows)} of {count})")
+    if short:
+        warn(
+            f"all images are taken of classes that have fewer than data.imbalance_factor="
+            f"{imbalance_factor:g} plans: {list_names(short)}; keep a data set that "
+            "is already long-tailed with --config.data.subset=as_is"
+        )
+    counts = [min(len(rows), count) for rows, count in zip(members, planned, strict=True)]
     return np.concatenate(
-        [rows[_draw(len(rows), count)] for rows, count in zip(members, planned, strict=True)]
+        [rows[_draw(len(rows), count)] for rows, count in zip(members, counts, strict=True)]
     )
 
 

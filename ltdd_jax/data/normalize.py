@@ -4,36 +4,42 @@ ZCA equals kornia's ZCAWhitening: covariance over N - 1, `eps` added to the eige
 flattened in (row, column, channel) order; the whitened images do not depend on that order.
 """
 
+import functools
 import io
+import math
 import uuid
+from collections.abc import Callable, Iterator
 
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
+import psutil
 from etils import epath
 
+from ltdd_jax.data import zca
+from ltdd_jax.data.request import check_memory
 from ltdd_jax.types import Array, UserError
 
-CIFAR_CONSTANTS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-IMAGENET_CONSTANTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_KNOWN_CONSTANTS = {  # by the start of the source's name
-    "cifar": CIFAR_CONSTANTS,  # CIFAR-100 too: the published runs used CIFAR-10's for both
-    "tfds:imagenet": IMAGENET_CONSTANTS,
-    "tfds:tiny_imagenet": IMAGENET_CONSTANTS,
-}
+_MAX_FEATURES = 64 * 64 * 3  # up to which `choose_whitening` whitens
 _BLOCK_VALUES = 2**23  # pixel values converted at once: 64 MiB in float64
+_SPOKEN_BYTES = 2**28  # of memory; whitening that takes more is said beforehand
 
 
 @flax.struct.dataclass
 class Preprocessing:
-    """A fitted map from pixels in [0, 1] to network input; (0, 1, None) is the identity.
+    """A fitted map from pixels in [0, 1] to network input; (0, 1) alone is the identity.
+
+    Whitening is kept as two matrices, or as the directions and variances of few images
+    (`data/zca.py`), whichever is smaller.
 
     Attributes:
       mean, std: float32 [C], of pixels in [0, 1].
-      zca_mean: float32 [D] with D = H·W·C, or None without whitening; likewise the next two.
-      zca_transform: float32 [D, D], symmetric.
+      zca_mean: float32 [D] with D = H·W·C, or None without whitening.
+      zca_transform: float32 [D, D], symmetric, or None; likewise the next.
       zca_inverse: float32 [D, D], symmetric.
+      zca_basis: float32 [D, R], orthonormal columns, or None; likewise the next two.
+      zca_values: float32 [R], variances along the columns.
+      zca_eps: float32 scalar, added to the variances.
     """
 
     mean: Array
@@ -41,32 +47,50 @@ class Preprocessing:
     zca_mean: Array | None = None
     zca_transform: Array | None = None
     zca_inverse: Array | None = None
+    zca_basis: Array | None = None
+    zca_values: Array | None = None
+    zca_eps: Array | None = None
+
+    @property
+    def whitens(self) -> bool:
+        """Whether ZCA is a part of it."""
+        return self.zca_mean is not None
 
 
-def default_constants(
-    source_name: str, train_images: np.ndarray
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Channel mean and std of a source: the customary constants, else those of `train_images`.
+def choose_whitening(
+    image_shape: tuple[int, int, int], num_rows: int, free_memory: int | None = None
+) -> tuple[bool, str]:
+    """Whether ZCA is sensible for a data set, and why; what `data.whiten` decides by itself.
+
+    Up to 64 x 64 colour pixels ZCA is what the literature uses. Above that it takes hours and
+    hundreds of gigabytes for many images, and for few it fits their noise: channel normalisation
+    does better there.
 
     Args:
-      source_name: as in `sources.load_source`.
-      train_images: uint8 [N, H, W, C]; looked at only for sources without customary constants.
+      image_shape: (H, W, C).
+      num_rows: training images.
+      free_memory: bytes; None asks the machine.
 
     Returns:
-      mean and std, C numbers each, of pixels in [0, 1].
+      Whether to whiten, and the reason as part of a sentence.
     """
-    for start, constants in _KNOWN_CONSTANTS.items():
-        if source_name.startswith(start):
-            return constants
-    channels = train_images.shape[-1]
-    histograms = [np.bincount(train_images[..., c].ravel(), minlength=256) for c in range(channels)]
-    levels = np.arange(256) / 255.0
-    means = [float(np.average(levels, weights=h)) for h in histograms]
-    stds = [
-        float(np.sqrt(np.average((levels - mean) ** 2, weights=h)))
-        for mean, h in zip(means, histograms, strict=True)
-    ]
-    return tuple(means), tuple(std or 1.0 for std in stds)  # a constant channel only shifts
+    height, width, _ = image_shape
+    size = f"images of {width} x {height} pixels"
+    if num_rows < 2:
+        return False, "ZCA needs at least two images"
+    if math.prod(image_shape) > _MAX_FEATURES:
+        return False, f"ZCA is not sensible for {size}, which are more than 64 x 64"
+    if free_memory is None:
+        free_memory = psutil.virtual_memory().available
+    needed = whitening_bytes(image_shape, num_rows)
+    if needed > free_memory:
+        return False, f"ZCA for {size} needs {needed / 1e9:.1f} GB and that is not free"
+    return True, f"ZCA is customary for {size}"
+
+
+def whitening_bytes(image_shape: tuple[int, int, int], num_rows: int) -> int:
+    """Memory that fitting ZCA to that many images takes, beyond the images."""
+    return zca.fit_bytes(num_rows, math.prod(image_shape)) + 16 * _BLOCK_VALUES
 
 
 def fit(
@@ -76,6 +100,8 @@ def fit(
     std: tuple[float, ...] | None = None,
     whiten: bool = True,
     zca_eps: float = 0.1,
+    say: Callable[[str], None] = lambda text: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Preprocessing:
     """Fits the preprocessing to the (long-tailed) training images.
 
@@ -84,10 +110,13 @@ def fit(
       mean, std: C numbers each, of pixels in [0, 1]; None or () leaves the pixels un-normalised.
       whiten: whether ZCA follows, fitted to the normalised images.
       zca_eps: added to the eigenvalues of the covariance, > 0.
+      say: called with a sentence before whitening that takes longer than a moment, then every few
+        seconds.
+      check: called often while whitening; may raise to stop.
 
     Raises:
-      UserError: mean or std of a wrong length, std not positive, zca_eps not positive, or fewer
-        than two images to whiten.
+      UserError: mean or std of a wrong length, std not positive, zca_eps not positive, fewer than
+        two images to whiten, or too little memory for it.
     """
     channels = train_images.shape[-1]
     mean = np.asarray(mean or (0.0,) * channels, np.float32)
@@ -103,8 +132,8 @@ def fit(
     if not zca_eps > 0:
         raise UserError(f"data.zca_eps is {zca_eps}, but must be > 0.")
     if len(train_images) < 2:
-        raise UserError("ZCA needs at least two training images; set --config.data.whiten=False.")
-    return _fit_zca(pre, train_images, zca_eps)
+        raise UserError("ZCA needs at least two training images; set --config.data.whiten=false.")
+    return _fit_zca(pre, train_images, zca_eps, say, check)
 
 
 def apply(pre: Preprocessing, images: np.ndarray) -> np.ndarray:
@@ -116,12 +145,20 @@ def apply(pre: Preprocessing, images: np.ndarray) -> np.ndarray:
 
     Returns:
       float32 [N, H, W, C]. Memory beyond it is one block of rows.
+
+    Raises:
+      UserError: too little memory for the result.
     """
+    check_memory(
+        4.0 * images.size,
+        f"{len(images)} images of {images.shape[2]} x {images.shape[1]} pixels as network input",
+        "set a smaller --config.data.image_size or use fewer images.",
+    )
     result = np.empty(images.shape, np.float32)
     for rows in _blocks(images):
         block = _normalize(pre, images[rows])
-        if pre.zca_transform is not None:
-            block = (_flatten(block) - pre.zca_mean) @ pre.zca_transform
+        if pre.whitens:
+            block = _whiten(pre, _flatten(block) - pre.zca_mean, np.matmul)
         result[rows] = block.reshape(result[rows].shape)
     return result
 
@@ -131,7 +168,7 @@ class StoredImages:
     """Pixels on a device that become network input where their rows are taken.
 
     A quarter of the memory of finished network input, for one product with the [D, D] transform
-    per batch.
+    (or two with the [D, R] basis) per batch.
 
     Attributes:
       pixels: uint8 [N, H, W, C].
@@ -147,11 +184,11 @@ class StoredImages:
         images = self.pixels[rows].astype(jnp.float32) / 255
         channels = (1,) * (images.ndim - 1) + (-1,)
         images = (images - pre.mean.reshape(channels)) / pre.std.reshape(channels)
-        if pre.zca_transform is None:
+        if not pre.whitens:
             return images
         flat = images.reshape(len(images), -1) - pre.zca_mean.reshape(1, -1)
-        white = jnp.matmul(flat, pre.zca_transform, precision="highest")
-        return white.reshape(images.shape)
+        product = functools.partial(jnp.matmul, precision="highest")
+        return _whiten(pre, flat, product).reshape(images.shape)
 
 
 def invert(pre: Preprocessing, images: np.ndarray) -> np.ndarray:
@@ -160,8 +197,8 @@ def invert(pre: Preprocessing, images: np.ndarray) -> np.ndarray:
     pixels = np.empty(images.shape, np.uint8)
     for rows in _blocks(images):
         block = images[rows].astype(np.float32)
-        if pre.zca_inverse is not None:
-            block = _flatten(block) @ pre.zca_inverse + pre.zca_mean
+        if pre.whitens:
+            block = _unwhiten(pre, _flatten(block)) + pre.zca_mean
         block = block.reshape(pixels[rows].shape) * pre.std + pre.mean
         pixels[rows] = np.rint(np.clip(block, 0.0, 1.0) * 255).astype(np.uint8)
     return pixels
@@ -200,32 +237,80 @@ def load(path: epath.PathLike) -> Preprocessing:
     path = epath.Path(path)
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            return Preprocessing(**archive)
+            found = Preprocessing(**archive)
+        _check_complete(found)
+        return found
     except Exception as error:  # a damaged file raises errors of zipfile, NumPy or the dataclass
         raise UserError(
             f"{path} cannot be read ({error!r}); run the stage that writes it again."
         ) from error
 
 
-def _fit_zca(pre: Preprocessing, images: np.ndarray, eps: float) -> Preprocessing:
-    """T = U (s + eps)^(-1/2) Uᵀ and its inverse, from Cov = U s Uᵀ; all in float64."""
-    features = int(np.prod(images.shape[1:]))
-    total = np.zeros(features)
-    for rows in _blocks(images):
-        total += _flatten(_normalize(pre, images[rows])).sum(axis=0, dtype=np.float64)
-    mean = total / len(images)
-    covariance = np.zeros((features, features))
-    for rows in _blocks(images):
-        centred = _flatten(_normalize(pre, images[rows])).astype(np.float64) - mean
-        covariance += centred.T @ centred
-    covariance /= len(images) - 1
-    values, vectors = scipy.linalg.eigh(covariance, overwrite_a=True, check_finite=False)
-    scale = np.sqrt(np.maximum(values, 0.0) + eps)  # rounding leaves zeros slightly negative
-    return pre.replace(
-        zca_mean=mean.astype(np.float32),
-        zca_transform=((vectors / scale) @ vectors.T).astype(np.float32),
-        zca_inverse=((vectors * scale) @ vectors.T).astype(np.float32),
+def _check_complete(pre: Preprocessing) -> None:
+    """Raises ValueError where an array is missing: a damaged archive can hide one."""
+    matrices = (pre.zca_transform, pre.zca_inverse)
+    factors = (pre.zca_basis, pre.zca_values, pre.zca_eps)
+    has = [[part is not None for part in parts] for parts in (matrices, factors)]
+    if any(len(set(each)) > 1 for each in has) or has[0][0] + has[1][0] != pre.whitens:
+        raise ValueError("arrays of the whitening are missing")
+
+
+def _fit_zca(
+    pre: Preprocessing,
+    images: np.ndarray,
+    eps: float,
+    say: Callable[[str], None],
+    check: Callable[[], None],
+) -> Preprocessing:
+    """T = U (s + eps)^(-1/2) Uᵀ and its inverse, from Cov = U s Uᵀ, as matrices or factors."""
+    num, height, width, _ = images.shape
+    needed = whitening_bytes(images.shape[1:], num)
+    check_memory(
+        needed,
+        f"whitening (ZCA) {num} images of {width} x {height} pixels",
+        "set --config.data.whiten=false, with --config.data.normalize=true, or a smaller "
+        "--config.data.image_size.",
     )
+    if needed > _SPOKEN_BYTES:
+        say(f"whitening (ZCA) {num} images of {width} x {height} pixels, {needed / 1e9:.1f} GB")
+
+    def rows() -> Iterator[np.ndarray]:
+        return (_flatten(_normalize(pre, images[block])) for block in _blocks(images))
+
+    features = math.prod(images.shape[1:])
+    mean = zca.fit_mean(rows, num, check)
+    pre = pre.replace(zca_mean=mean.astype(np.float32))
+    if zca.is_low_rank(num, features):
+        basis, values = zca.fit_basis(rows, mean, num, say=say, check=check)
+        return pre.replace(
+            zca_basis=basis.astype(np.float32),
+            zca_values=values.astype(np.float32),
+            zca_eps=np.float32(eps),
+        )
+    covariance = zca.fit_covariance(rows, mean, num, say=say, check=check)
+    transform, inverse = zca.fit_matrices(covariance, eps, say=say, check=check)
+    return pre.replace(
+        zca_transform=transform.astype(np.float32), zca_inverse=inverse.astype(np.float32)
+    )
+
+
+def _whiten(pre: Preprocessing, centred: Array, product: Callable) -> Array:
+    """Rows [B, D] without their mean -> whitened rows, by NumPy's or JAX's matrix product."""
+    if pre.zca_basis is None:
+        return product(centred, pre.zca_transform)
+    outside = 1 / pre.zca_eps**0.5
+    gains = 1 / (pre.zca_values + pre.zca_eps) ** 0.5 - outside
+    along = product(centred, pre.zca_basis) * gains.reshape(1, -1)
+    return outside * centred + product(along, pre.zca_basis.T)
+
+
+def _unwhiten(pre: Preprocessing, white: np.ndarray) -> np.ndarray:
+    """`_whiten` undone, for rows [B, D] in NumPy."""
+    if pre.zca_basis is None:
+        return white @ pre.zca_inverse
+    outside = pre.zca_eps**0.5
+    gains = (pre.zca_values + pre.zca_eps) ** 0.5 - outside
+    return outside * white + ((white @ pre.zca_basis) * gains) @ pre.zca_basis.T
 
 
 def _normalize(pre: Preprocessing, images: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from tensorflow_datasets.core.download import checksums, download_manager, resou
 from tensorflow_datasets.image_classification import cifar
 
 from ltdd_jax.data import tfds_source
-from ltdd_jax.types import UserError
+from ltdd_jax.errors import UserError
 
 _CONNECT_SECONDS = 30
 _INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it

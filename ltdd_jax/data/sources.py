@@ -1,17 +1,120 @@
-"""Data sources: a name and a split -> uint8 images and integer labels, in the original order."""
+"""Data sources: a name and a split -> uint8 images and integer labels, in the original order.
+
+A source is an entry of `SOURCES`; "tfds:NAME" stands for any set that TensorFlow Datasets prepared.
+"""
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ltdd_jax.data import digits, folder, tfds_source
-from ltdd_jax.types import UserError
+from ltdd_jax.data import digits, fashion_mnist, folder, long_tail, npz_source
+from ltdd_jax.data.request import SPLITS, Request, describe_error
+from ltdd_jax.errors import Interrupted, UserError
 
-SPLITS = ("train", "test")
 _TFDS_PREFIX = "tfds:"
-_NAMES = ("digits", "cifar10", "cifar100", "folder", f"{_TFDS_PREFIX}NAME")
+_CIFAR_CONSTANTS = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+_IMAGENET_CONSTANTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_FASHION_CONSTANTS = ((0.286,), (0.353,))
+
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]  # images, labels, class names
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """How to read a data set, and what is customary for it.
+
+    Attributes:
+      read: (request, splits) -> split -> images uint8 [N, H, W, C], labels int32 [N], class names.
+      check: finds mistakes of the user that show without reading all of it; raises UserError.
+      constants: customary channel mean and std of pixels in [0, 1]; None measures them.
+      order_test: (labels, num_classes) -> order of the test set in published runs, if not as read.
+      takes_path: "no", "may" or "must" be given `path`.
+      resizes: whether it can resize pictures to `image_size`.
+    """
+
+    read: Callable[[Request, Sequence[str]], dict[str, Arrays]]
+    check: Callable[[Request], None] = lambda request: None
+    constants: Constants | None = None
+    order_test: Callable[[np.ndarray, int], np.ndarray] | None = None
+    takes_path: str = "no"
+    resizes: bool = False
+
+
+def _make_tfds_source(name: str, constants: Constants | None = None, **options) -> Source:
+    # TFDS takes a third of a second to import, so only who needs it does so.
+    def read(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
+        from ltdd_jax.data import tfds_source
+
+        return {split: tfds_source.read_tfds(name, split, request.data_dir) for split in splits}
+
+    def check(request: Request) -> None:
+        from ltdd_jax.data import tfds_source
+
+        tfds_source.check_prepared(name, request.data_dir)
+
+    return Source(read=read, check=check, constants=constants, **options)
+
+
+def _read_digits(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
+    del request
+    return {split: digits.read_digits(split) for split in splits}
+
+
+def _read_fashion_mnist(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
+    found = fashion_mnist.find_folder(request)
+    if found is None:
+        return _make_tfds_source("fashion_mnist").read(request, splits)
+    return fashion_mnist.read_idx_files(found, splits)
+
+
+def _check_fashion_mnist(request: Request) -> None:
+    if fashion_mnist.find_folder(request) is None:
+        try:
+            _make_tfds_source("fashion_mnist").check(request)
+        except UserError as error:
+            raise UserError(
+                f"{error} (or give the folder with its four IDX files as --config.data.path=FOLDER,"
+                " or install Debian's package dataset-fashion-mnist)"
+            ) from error
+
+
+def _refuse_arrays(request: Request, splits: Sequence[str] = ()) -> dict[str, Arrays]:
+    raise UserError(
+        "data.source=arrays stands for arrays given in Python to ltdd_jax.distill_dataset; here "
+        "use another source, such as npz for a file of arrays"
+    )
+
+
+SOURCES: dict[str, Source] = {
+    "arrays": Source(read=_refuse_arrays, check=_refuse_arrays),
+    "digits": Source(read=_read_digits),
+    "cifar10": _make_tfds_source(
+        "cifar10",
+        _CIFAR_CONSTANTS,
+        order_test=long_tail.permute_test,  # as the published program does
+    ),
+    # The published runs used CIFAR-10's constants for both.
+    "cifar100": _make_tfds_source("cifar100", _CIFAR_CONSTANTS),
+    "fashion_mnist": Source(
+        read=_read_fashion_mnist,
+        check=_check_fashion_mnist,
+        constants=_FASHION_CONSTANTS,
+        takes_path="may",
+    ),
+    "folder": Source(
+        read=folder.read_folder, check=folder.check_folder, takes_path="must", resizes=True
+    ),
+    "npz": Source(read=npz_source.read_npz, check=npz_source.check_npz, takes_path="must"),
+}
+_TFDS_CONSTANTS = {  # by the start of the name in TFDS, for sets that have no entry above
+    "cifar": _CIFAR_CONSTANTS,
+    "imagenet": _IMAGENET_CONSTANTS,
+    "tiny_imagenet": _IMAGENET_CONSTANTS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,48 +144,103 @@ class ImageSet:
         return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices])
 
 
-def load_source(
-    name: str, split: str, *, data_dir: str = "", path: str = "", image_size: int = 0
-) -> ImageSet:
-    """Reads one split of a data set.
+def find_source(name: str) -> Source:
+    """The source called `name`.
 
-    Args:
-      name: "digits" (scikit-learn's), "cifar10" or "cifar100" (TensorFlow Datasets), "folder" (the
-        user's own pictures) or "tfds:NAME" (any other prepared array_record set with an image and a
-        label; in the original order if its examples have an `id`, else in the order on disk).
-      split: "train" or "test".
-      data_dir: where TFDS keeps its sets; "" is TFDS's default (~/tensorflow_datasets).
-      path: directory or tar file of the source "folder"; unused by the others.
-      image_size: side in pixels that the source "folder" resizes to; 0 keeps the size. The other
-        sources have one size and accept only that or 0.
+    "tfds:NAME" reads the prepared set in the original order if its examples have an `id`, else in
+    the order on disk; where NAME has an entry of its own, it has the same constants and order.
 
     Raises:
-      UserError: unknown name or split, data that are missing or damaged, pictures of unequal size.
+      UserError: there is no such source.
     """
-    if split not in SPLITS:
-        raise UserError(f"split {split!r} is unknown; use one of {', '.join(SPLITS)}.")
-    if name == "folder":
-        if not path:
-            raise UserError(
-                "data.path is empty, but the source 'folder' needs the directory or .tar file that "
-                "holds train/ and test/; set --config.data.path=PATH."
-            )
-        return ImageSet(*folder.read_folder(path, split, image_size=image_size))
-    if name == "digits":
-        image_set = ImageSet(*digits.read_digits(split))
-    elif name in tfds_source.PREPARED_BY_US or name.removeprefix(_TFDS_PREFIX) not in (name, ""):
-        image_set = ImageSet(
-            *tfds_source.read_tfds(name.removeprefix(_TFDS_PREFIX), split, data_dir)
-        )
-    else:
-        raise UserError(f"data.source {name!r} is unknown; use one of {', '.join(_NAMES)}.")
-    height, width = image_set.images.shape[1:3]
-    if image_size and (height, width) != (image_size, image_size):
+    if name in SOURCES:
+        return SOURCES[name]
+    prefix, _, inner = name.partition(_TFDS_PREFIX)
+    if prefix or not inner:
+        known = ", ".join((*SOURCES, f"{_TFDS_PREFIX}NAME"))
+        raise UserError(f"data.source {name!r} is unknown; use one of {known}.")
+    known_set = inner.partition(":")[0].partition("/")[0]
+    if known_set in SOURCES:
+        same = SOURCES[known_set]
+        return _make_tfds_source(inner, same.constants, order_test=same.order_test)
+    starts = (start for start in _TFDS_CONSTANTS if known_set.startswith(start))
+    return _make_tfds_source(inner, _TFDS_CONSTANTS.get(next(starts, "")))
+
+
+def load_splits(name: str, splits: Sequence[str] = SPLITS, **options) -> dict[str, ImageSet]:
+    """Reads splits of a data set, all of them in one pass.
+
+    Args:
+      name: a key of `SOURCES`, or "tfds:NAME" for any prepared array_record set with an image and
+        a label.
+      splits: "train", "test" or both.
+      **options: fields of `request.Request`: where the data lie, limits, callbacks.
+
+    Raises:
+      UserError: unknown name or split, data that are missing or damaged, fewer than two classes,
+        images of a wrong size; one sentence that names the setting or file and the remedy.
+    """
+    for split in splits:
+        if split not in SPLITS:
+            raise UserError(f"split {split!r} is unknown; use one of {', '.join(SPLITS)}.")
+    request = Request(**options)
+    source = _check_place(name, request)
+    try:
+        arrays = source.read(request, splits)
+    except (UserError, Interrupted, MemoryError):
+        raise
+    except Exception as error:  # whatever a library makes of damaged or hostile files
         raise UserError(
-            f"data.image_size={image_size}, but the images of {name!r} are {height}x{width}; only "
-            "the source 'folder' resizes, so leave data.image_size at 0."
-        )
-    return image_set
+            f"the source {name!r} cannot be read ({type(error).__name__}: "
+            f"{describe_error(error)}); check or replace its files."
+        ) from error
+    sets = {split: ImageSet(*of_split) for split, of_split in arrays.items()}
+    for image_set in sets.values():
+        _check_set(name, source, image_set, request.image_size)
+    return sets
+
+
+def load_source(name: str, split: str, **options) -> ImageSet:
+    """Reads one split; see `load_splits`."""
+    return load_splits(name, (split,), **options)[split]
+
+
+def check_source(name: str, **options) -> None:
+    """Finds in a moment what is wrong with where and how the data lie; imports no JAX.
+
+    Args and errors are those of `load_splits`; damage inside pictures or records is found only
+    when they are read.
+    """
+    request = Request(**options)
+    _check_place(name, request).check(request)
+
+
+def channel_constants(name: str, train_images: np.ndarray) -> Constants:
+    """Channel mean and std of a source: the customary constants, else those of `train_images`.
+
+    Args:
+      name: as in `load_splits`.
+      train_images: uint8 [N, H, W, C]; looked at only for sources without customary constants.
+
+    Returns:
+      mean and std, C numbers each, of pixels in [0, 1].
+    """
+    constants = find_source(name).constants
+    return constants if constants is not None else measure_constants(train_images)
+
+
+def measure_constants(images: np.ndarray) -> Constants:
+    """Mean and std of every channel of uint8 [N, H, W, C]; std 1 where a channel is constant."""
+    histograms = [
+        np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])
+    ]
+    levels = np.arange(256) / 255.0
+    means = [float(np.average(levels, weights=h)) for h in histograms]
+    stds = [
+        float(np.sqrt(np.average((levels - mean) ** 2, weights=h)))
+        for mean, h in zip(means, histograms, strict=True)
+    ]
+    return tuple(means), tuple(std or 1.0 for std in stds)  # a constant channel only shifts
 
 
 def fingerprint(*sets: ImageSet) -> str:
@@ -94,3 +252,31 @@ def fingerprint(*sets: ImageSet) -> str:
             digest.update(np.ascontiguousarray(array).data)
         digest.update(json.dumps(image_set.class_names).encode())
     return digest.hexdigest()
+
+
+def _check_place(name: str, request: Request) -> Source:
+    """The source, if `path` and `image_size` are of use to it."""
+    source = find_source(name)
+    if source.takes_path == "must" and not request.path:
+        raise UserError(
+            f"data.path is empty, but the source {name!r} needs it; set --config.data.path=PATH."
+        )
+    if source.takes_path == "no" and request.path:
+        raise UserError(
+            f"data.path={request.path} is not read by the source {name!r}; leave it out or set "
+            "--config.data.source=folder."
+        )
+    return source
+
+
+def _check_set(name: str, source: Source, image_set: ImageSet, image_size: int) -> None:
+    if image_set.num_classes < 2:
+        raise UserError(
+            f"the source {name!r} has one class only; a classifier needs at least two classes."
+        )
+    height, width = image_set.images.shape[1:3]
+    if image_size and not source.resizes and (height, width) != (image_size, image_size):
+        raise UserError(
+            f"data.image_size={image_size}, but the images of {name!r} are {height}x{width}; only "
+            "the source 'folder' resizes, so leave data.image_size at 0."
+        )

@@ -12,7 +12,7 @@ import tqdm
 from etils import epath
 from tensorflow_datasets.core import constants
 
-from ltdd_jax.types import UserError
+from ltdd_jax.errors import UserError
 
 PREPARED_BY_US = ("cifar10", "cifar100")
 _BLOCK = 1000  # examples per read; blocks are two to three times as fast as single examples

@@ -186,7 +186,7 @@ def _describe_cost(run, method):
     flops = count_flops(run, method)
     rate = None
     if sum(flops.values()) > _TIMED_ABOVE and processes.is_first():
-        rate = time_flops(run) * (1 if backend.is_cpu() else jax.device_count())
+        rate = time_flops(run) * (1 if backend.is_cpu() else len(backend.devices()))
     parts = []
     for stage, value in flops.items():
         parts.append(f"{stage} {_show_flops(value)}")

@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Callable
 
-import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -63,15 +62,9 @@ def load_sets(config: ConfigDict) -> tuple[sources.ImageSet, sources.ImageSet]:
       UserError: missing or damaged data, an empty class, different shapes in train and test.
     """
     data = config.data
-    if data.source == "arrays":
-        raise UserError(
-            "--config.data.source=arrays stands for arrays given in Python to "
-            "ltdd_jax.distill_dataset; here use one of the other sources"
-        )
     where = {"data_dir": data.data_dir, "path": data.path, "image_size": data.image_size}
-    train = sources.load_source(data.source, "train", **where)
-    test = sources.load_source(data.source, "test", **where)
-    return sort_sets(config, train, test)
+    sets = sources.load_splits(data.source, **where)
+    return sort_sets(config, sets["train"], sets["test"])
 
 
 def sort_sets(
@@ -89,8 +82,9 @@ def sort_sets(
             f"{test.images.shape[1:]}; set --config.data.image_size to bring both to one size"
         )
     if data.subset == "long_tail":
-        if data.source == "cifar10":  # the published program permutes its test set like this
-            test = test.take(long_tail.permute_test(test.labels, test.num_classes))
+        order_test = sources.find_source(data.source).order_test
+        if order_test is not None:
+            test = test.take(order_test(test.labels, test.num_classes))
         rows = long_tail.select_long_tail(
             train.labels, train.num_classes, data.imbalance_factor, class_names=train.class_names
         )
@@ -122,7 +116,7 @@ def choose_for_budget(
         class_counts=[int(n) for n in train.class_counts()],
         image_shape=train.images.shape[1:],
         num_cores=len(os.sched_getaffinity(0)),
-        num_devices=0 if backend.is_cpu() else jax.device_count(),
+        num_devices=0 if backend.is_cpu() else len(backend.devices()),
         ipc=config.distill.ipc,
     )
     result = ConfigDict(config.to_dict(), convert_dict=True).lock()
@@ -149,7 +143,7 @@ def fit_preprocessing(
         warn(f"{cache} is damaged; moved to {files.set_aside(cache).name}, fitting it again")
     mean = std = None
     if config.data.normalize:
-        mean, std = normalize.default_constants(config.data.source, train.images)
+        mean, std = sources.channel_constants(config.data.source, train.images)
     fitted = normalize.fit(
         train.images, mean=mean, std=std, whiten=config.data.whiten, zca_eps=config.data.zca_eps
     )
@@ -186,7 +180,7 @@ def load_problem(
     preprocessing = fit_preprocessing(config, train, cache, warn)
     of_test = preprocessing
     if config.data.mismatched_test:
-        constants = normalize.default_constants(config.data.source, train.images)
+        constants = sources.channel_constants(config.data.source, train.images)
         of_test = normalize.mismatch_test(preprocessing, *constants)
     return Problem(
         train=train,
@@ -253,6 +247,5 @@ def _load_preprocessing(path, whiten):
         found = normalize.load(path)
     except UserError:
         return None
-    parts = (found.zca_mean, found.zca_transform, found.zca_inverse)
-    # A damaged directory of the archive can hide an array, and its absence has a meaning.
-    return found if all((part is not None) == whiten for part in parts) else None
+    # A damaged directory of the archive can hide all arrays of the whitening.
+    return found if found.whitens == whiten else None

@@ -1,13 +1,15 @@
 """Whitening and normalisation: reference values, inverses, files."""
 
 import pathlib
+import time
 
 import jax
 import numpy as np
 import pytest
+from scipy import linalg
 
-from ltdd_jax.data import normalize
-from ltdd_jax.types import UserError
+from ltdd_jax.data import normalize, sources
+from ltdd_jax.types import Interrupted, UserError
 from tests.golden_files import load_golden, relative_error
 
 
@@ -79,7 +81,7 @@ def test_golden_mismatched_test_images():
     """Normalised test images whitened by the transform of un-normalised training images (D3)."""
     golden = load_golden("zca")
     pre = normalize.fit(_to_nhwc(golden["images"]), zca_eps=float(golden["eps"]))
-    mean, std = normalize.CIFAR_CONSTANTS
+    mean, std = sources.find_source("cifar10").constants
     expected = _to_nhwc(golden["test_whitened"])
     normalised = _to_nhwc(golden["test_normalised"])
     assert relative_error(normalize.apply(pre, normalised), expected) < 1e-4
@@ -102,7 +104,9 @@ def test_blocks_change_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("whiten", [True, False])
-@pytest.mark.parametrize("constants", [(None, None), normalize.CIFAR_CONSTANTS, ((), ())])
+@pytest.mark.parametrize(
+    "constants", [(None, None), sources.find_source("cifar10").constants, ((), ())]
+)
 def test_invert_undoes_apply(whiten, constants):
     images = _random_images()
     pre = normalize.fit(images, mean=constants[0], std=constants[1], whiten=whiten)
@@ -122,26 +126,141 @@ def test_whitened_covariance():
     np.testing.assert_allclose(whitened, values / (values + 0.01), atol=1e-4)
 
 
-def test_channel_constants():
-    images = _random_images()
-    assert normalize.default_constants("cifar100", images) == normalize.CIFAR_CONSTANTS
-    name = "tfds:tiny_imagenet_100_32"
-    assert normalize.default_constants(name, images) == normalize.IMAGENET_CONSTANTS
-    mean, std = normalize.default_constants("folder", images)
-    pixels = images.reshape(-1, 3) / 255
-    np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-9)
-    np.testing.assert_allclose(std, pixels.std(0), rtol=1e-9)
-    black = np.zeros((3, 2, 2, 1), np.uint8)
-    assert normalize.default_constants("digits", black) == ((0.0,), (1.0,))
+def _few_images(num: int = 9) -> np.ndarray:
+    """Fewer than half as many as pixel values, one of them twice."""
+    images = _random_images(num=num, side=6)
+    images[1] = images[0]
+    return images
+
+
+def _square_root(images: np.ndarray, mean, std, eps: float, power: float) -> np.ndarray:
+    """(Cov + eps)^power by NumPy's covariance and SciPy's matrix power, float64."""
+    pixels = (images / 255.0 - np.float32(mean)) / np.float32(std)
+    covariance = np.cov(pixels.reshape(len(images), -1).T)
+    root = linalg.fractional_matrix_power(covariance + eps * np.eye(len(covariance)), power)
+    return root.real
+
+
+@pytest.mark.parametrize("eps", [0.1, 1e-3])
+def test_whitening_of_few_images_is_that_of_all_directions(eps):
+    """Breaks when a direction without data is scaled wrongly, or a factor of the basis is lost."""
+    images, mean, std = _few_images(), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    pre = normalize.fit(images, mean=mean, std=std, zca_eps=eps)
+    assert pre.zca_transform is None and pre.zca_basis.shape == (108, 7)
+    others = _random_images(num=200, side=6)[-20:]  # with parts outside the span of the nine
+    pixels = ((others / 255.0 - np.float32(mean)) / np.float32(std)).reshape(20, -1)
+    centred = ((images / 255.0 - np.float32(mean)) / np.float32(std)).reshape(9, -1).mean(0)
+    expected = (pixels - centred) @ _square_root(images, mean, std, eps, -0.5)
+    white = normalize.apply(pre, others)
+    assert relative_error(white, expected.reshape(white.shape)) < 1e-5
+    np.testing.assert_array_equal(normalize.invert(pre, white), others)
+    stored = jax.device_put(normalize.StoredImages(others, pre))
+    assert relative_error(jax.jit(lambda s, r: s[r])(stored, np.arange(20)), white) < 1e-6
+
+
+def test_equal_images_are_whitened():
+    """No direction has any variance: the images become zero and come back."""
+    images = np.full((5, 4, 4, 3), 77, np.uint8)
+    pre = normalize.fit(images)
+    assert np.abs(normalize.apply(pre, images)).max() < 1e-5
+    np.testing.assert_array_equal(normalize.invert(pre, normalize.apply(pre, images)), images)
+
+
+def test_hundreds_of_tiny_imagenet_pictures_are_whitened_in_a_moment():
+    """Breaks when a 12288 x 12288 matrix is made for 168 pictures: minutes and gigabytes."""
+    images = np.random.default_rng(0).integers(0, 256, (168, 64, 64, 3), np.uint8)
+    start = time.monotonic()
+    pre = normalize.fit(images)
+    assert time.monotonic() - start < 10
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(pre)) < 10e6
+    np.testing.assert_array_equal(
+        normalize.invert(pre, normalize.apply(pre, images[:9])), images[:9]
+    )
+
+
+@pytest.mark.parametrize("side", [256, 1024])
+def test_too_large_for_whitening_is_said_before_memory_is_taken(side, monkeypatch):
+    """Breaks when the matrix is allocated first, or the settings that help are not named."""
+    images = np.broadcast_to(np.uint8(0), (10**6, side, side, 3))  # takes no memory
+    monkeypatch.setattr(normalize, "_normalize", None)
+    with pytest.raises(UserError) as error:
+        normalize.fit(images)
+    assert f"images of {side} x {side} pixels needs about" in str(error.value)
+    assert "--config.data.whiten=false" in str(error.value)
+    assert "--config.data.image_size" in str(error.value)
+    with pytest.raises(UserError, match=r"network input needs .*--config.data.image_size"):
+        normalize.apply(normalize.fit(images[:2], whiten=False), images)
+
+
+def test_whitening_is_chosen_by_size_and_memory():
+    """Breaks when large pictures are whitened by default, or CIFAR and Tiny-ImageNet are not."""
+    gigabyte = 10**9
+    assert normalize.choose_whitening((32, 32, 3), 50_000, 4 * gigabyte)[0]
+    assert normalize.choose_whitening((64, 64, 3), 100_000, 16 * gigabyte)[0]
+    assert normalize.choose_whitening((64, 64, 3), 168, gigabyte)[0]
+    for shape, rows, free, reason in (
+        ((128, 128, 3), 168, 500 * gigabyte, "128 x 128 pixels, which are more than 64 x 64"),
+        ((64, 64, 3), 100_000, 4 * gigabyte, "GB and that is not free"),
+        ((32, 32, 3), 1, gigabyte, "at least two images"),
+    ):
+        chosen, said = normalize.choose_whitening(shape, rows, free)
+        assert not chosen and reason in said
+
+
+def test_whitening_speaks_and_can_be_stopped(monkeypatch):
+    """Breaks when a long whitening is silent or deaf."""
+    monkeypatch.setattr(normalize, "_SPOKEN_BYTES", 0)
+    for images in (_random_images(), _few_images()):
+        said, asked = [], []
+        normalize.fit(images, say=said.append, check=lambda asked=asked: asked.append(1))
+        assert said[0].startswith(f"whitening (ZCA) {len(images)} images of")
+        assert len(asked) >= 3
+
+        def stop():
+            raise Interrupted(2)
+
+        with pytest.raises(Interrupted):
+            normalize.fit(images, check=stop)
 
 
 def test_file_round_trip(tmp_path):
-    for whiten in (True, False):
-        pre = normalize.fit(_random_images(), whiten=whiten)
+    for images, whiten in ((_random_images(), True), (_random_images(), False), (_few_images(), 1)):
+        pre = normalize.fit(images, whiten=bool(whiten))
         normalize.save(pre, tmp_path / "preprocessing.npz")
         loaded = normalize.load(tmp_path / "preprocessing.npz")
         jax.tree.map(np.testing.assert_array_equal, loaded, pre)  # also fails on another structure
     assert [file.name for file in tmp_path.iterdir()] == ["preprocessing.npz"]
+
+
+def test_files_of_earlier_versions_are_read(tmp_path):
+    """They have the two matrices always, whatever the number of images."""
+    generator = np.random.default_rng(0)
+    old = {
+        "mean": np.zeros(1, np.float32),
+        "std": np.ones(1, np.float32),
+        "zca_mean": generator.random(4, np.float32),
+        "zca_transform": generator.random((4, 4), np.float32),
+        "zca_inverse": generator.random((4, 4), np.float32),
+    }
+    np.savez(tmp_path / "preprocessing.npz", **old)
+    pre = normalize.load(tmp_path / "preprocessing.npz")
+    images = generator.integers(0, 256, (3, 2, 2, 1), np.uint8)
+    flat = images.reshape(3, 4) / np.float32(255) - old["zca_mean"]
+    white = normalize.apply(pre, images)
+    np.testing.assert_allclose(white.reshape(3, 4), flat @ old["zca_transform"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_file_that_lost_an_array_is_damaged(few, tmp_path):
+    """Breaks when images come out unwhitened because a damaged archive hid an array."""
+    pre = normalize.fit(_few_images() if few else _random_images())
+    arrays = {name: array for name, array in vars(pre).items() if array is not None}
+    lost = [name for name in arrays if name.startswith("zca")]
+    for name in ("mean", *lost):
+        rest = {key: array for key, array in arrays.items() if key != name}
+        np.savez(tmp_path / "preprocessing.npz", **rest)
+        with pytest.raises(UserError, match="cannot be read"):
+            normalize.load(tmp_path / "preprocessing.npz")
 
 
 def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):

@@ -82,8 +82,8 @@ def test_unknown_field_of_a_config_object(end, tmp_path, tiny):
 @pytest.mark.parametrize(
     ("pictures", "expected"),
     [
-        ({"sizes": ((8, 10),)}, "10x8 pixels, but square pictures are needed"),
-        ({"sizes": ((8, 8), (9, 9))}, "9x9 pixels, but train/cat/0.png is 8x8"),
+        ({"sizes": ((8, 10),)}, "most pictures are 10x8 pixels, but not test/cat/0.png (8x8)"),
+        ({"sizes": ((8, 8), (9, 9))}, "but not train/cat/1.png (9x9), train/dog/1.png (9x9); set"),
         ({"test_sizes": ((9, 9),)}, "9x9"),
         ({"count": 0}, "has no picture"),
     ],

@@ -40,6 +40,31 @@ def test_own_pictures_already_long_tailed(run, tmp_path):
     assert check(tmp_path / "run", (8, 8, 3), 2) == ["cat", "dog"]
 
 
+def test_own_arrays_grey_oblong_and_few(run, tmp_path):
+    """Whitened by the directions of few images, on the device too; the test set is held out."""
+    generator = np.random.default_rng(0)
+    path = tmp_path / "own.npz"
+    np.savez(
+        path,
+        images=generator.integers(0, 256, (30, 10, 12), np.uint8),
+        labels=np.arange(30) % 2,
+        class_names=["cat", "dog"],
+    )
+    run(
+        tmp_path / "run",
+        data__source="npz",
+        data__path=str(path),
+        data__subset="as_is",
+        experts__representation__batch_size=4,
+        experts__classifier__batch_size=4,
+        runtime__image_storage="uint8",
+        **QUICK | {"data__whiten": True},
+    )
+    assert check(tmp_path / "run", (10, 12, 1), 2) == ["cat", "dog"]
+    with np.load(tmp_path / "run" / "preprocessing.npz") as archive:
+        assert archive["zca_basis"].shape == (120, 23)
+
+
 @pytest.fixture
 def data_dir(tmp_path):
     little.Little(data_dir=tmp_path / "data", file_format="array_record").download_and_prepare()
