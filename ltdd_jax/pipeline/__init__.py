@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 STAGES = ("experts", "distill", "evaluate")
+_MADE_BY = ("experts", "distill", "trajectory", "selection")  # what a set was made by stays its own
 
 
 Sets = tuple[ImageSet, ImageSet]
@@ -175,10 +176,11 @@ def write_report(
     seconds: Mapping[str, float],
 ) -> None:
     """Writes report.json and report.md, and prints the latter."""
-    record = claims.read_set_record(run.workspace) or {"identity": {}}
+    record = claims.read_set_record(run.workspace) or {"identity": {}, "config": {}}
+    of_set = {name: record["config"][name] for name in _MADE_BY if name in record["config"]}
     made = report.make_report(
         results,
-        config=run.config.to_dict(),
+        config=run.config.to_dict() | of_set,
         config_hash=configs.identity_hash(record["identity"]),
         data_fingerprint=run.problem.fingerprint,
         class_names=run.problem.train.class_names,

@@ -98,6 +98,17 @@ def test_other_evaluation_in_the_same_directory_and_back(copy, finished, run, ca
     assert found["results"] == one["results"]
 
 
+def test_report_has_the_settings_that_made_the_set(copy, finished, run):
+    """Also when it is evaluated under other ones."""
+    workdir = copy()
+    run(workdir, "evaluate", distill__ipc=2, trajectory__image_lr=2.0)
+    found, before = (json.loads((x / "report.json").read_text()) for x in (workdir, finished))
+    for section in ("distill", "trajectory"):
+        assert found["config"][section] == before["config"][section]
+    assert found["results"] == before["results"]
+    assert "1 images per class from" in (workdir / "report.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "two words"])
 def test_impossible_name_of_a_set(run, tmp_path, name):
     with pytest.raises(UserError, match=r"--set=.* is not possible: it must be a file name"):
