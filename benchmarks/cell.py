@@ -36,9 +36,17 @@ CONFIG = "cifar10_lt"
 VARIANT = "if100_ipc10,exact"
 TRAIN_IMAGES = 12406
 LIMIT_MINUTES = 30.0
-COMPARISONS = ("evaluate random_real", "evaluate full_real")  # not needed for the distilled set
+# Beginning of a row's title -> its name here.
+_ROWS = {
+    "distilled set": "evaluate distilled",
+    "the set before the first iteration, at": "evaluate initial_at_baseline_rate",
+    "the set before the first iteration": "evaluate initial",
+    "random real images": "evaluate random_real",
+    "whole training set": "evaluate full_real",
+}
+COMPARISONS = tuple(_ROWS.values())[1:]  # not needed for the distilled set
 
-_BAR = re.compile(r"([a-z_ ]+): +\d+%\|[^|]*\| (\d+)/(\d+) \[")
+_BAR = re.compile(r"([^\r\n|]+?): +\d+%\|[^|]*\| (\d+)/(\d+) \[")
 _IMAGES = re.compile(r"(\d+) training images")
 
 
@@ -53,6 +61,7 @@ def slice_settings(small: bool, experts: int, iterations: int) -> dict[str, obje
         "trajectory.representation.max_start_epoch": 4,
         "evaluation.num_epochs": 399,
         "evaluation.full_num_epochs": 5,
+        "evaluation.baseline_rates": "(0.01,)",
         "runtime.compilation_cache": "off",
     }
     if small:
@@ -121,7 +130,7 @@ def run_program(workdir: pathlib.Path, data: str, fields: dict[str, object]):
             unread += chunk
             end = 0
             for found in _BAR.finditer(unread):
-                stage, done, end = found[1].strip(), int(found[2]), found.end()
+                stage, done, end = _name_stage(found[1]), int(found[2]), found.end()
                 units[stage] = int(found[3])
                 moments.setdefault(stage, []).append((now, done))
             unread = unread[end:]
@@ -133,6 +142,12 @@ def run_program(workdir: pathlib.Path, data: str, fields: dict[str, object]):
     if code:
         raise RuntimeError(f"the program ended with code {code}: {errors.strip()[-600:]}")
     return moments, units, wall, text
+
+
+def _name_stage(title: str) -> str:
+    """The name under which a progress bar is counted."""
+    title = re.sub(r"\x1b\[\w", "", title).strip()
+    return next((name for start, name in _ROWS.items() if title.startswith(start)), title)
 
 
 def _read(terminal: int) -> str:
@@ -161,16 +176,25 @@ def steady_seconds(moments: list[tuple[float, int]]) -> tuple[float, float, floa
 
 
 def cell_units() -> dict[str, int]:
-    """Stage -> units of the whole cell, as its progress bar counts them."""
+    """Stage -> units of the whole cell, as its progress bar counts them.
+
+    The choice of a rate trains random images with every seed at every rate, and the whole training
+    set once at every rate; as many networks at once as there are seeds.
+    """
     config = cases.load_config(CONFIG, VARIANT)
     experts, evaluation = config.experts, config.evaluation
+    rates = len(evaluation.baseline_rates)
+    small = evaluation.num_epochs + 1
+    full = (evaluation.full_num_epochs or evaluation.num_epochs) + 1
     return {
         "representation experts": experts.num_experts * experts.representation.num_epochs,
         "classifier experts": experts.num_experts * experts.classifier.num_epochs,
         "distill": config.trajectory.num_iterations,
-        "evaluate distilled": evaluation.num_epochs + 1,
-        "evaluate random_real": evaluation.num_epochs + 1,
-        "evaluate full_real": (evaluation.full_num_epochs or evaluation.num_epochs) + 1,
+        "evaluate distilled": small,
+        "evaluate initial": small,
+        "evaluate initial_at_baseline_rate": small,
+        "evaluate random_real": small * (1 + rates),
+        "evaluate full_real": full * (1 + -(-rates // evaluation.num_seeds)),
     }
 
 

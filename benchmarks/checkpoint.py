@@ -40,20 +40,20 @@ def make_config(iterations: int, every: int, width: int):
 def time_iterations(config, workdir: pathlib.Path) -> list[float]:
     """Seconds between consecutive iterations of one distillation."""
     moments = []
-    note = distill.Distiller._note
+    note = distill._note
 
-    def noting(self, step, values, saved):
+    def noting(*arguments):
         moments.append(time.perf_counter())
-        note(self, step, values, saved)
+        note(*arguments)
 
     for name in ("distill", "synthetic"):
         shutil.rmtree(workdir / name, ignore_errors=True)
-    distill.Distiller._note = noting
+    distill._note = noting
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             pipeline.run(config, str(workdir), "distill")
     finally:
-        distill.Distiller._note = note
+        distill._note = note
     return [after - before for before, after in itertools.pairwise(moments[1:])]
 
 

@@ -36,7 +36,7 @@ def make_run(*, width, num_images, num_seeds, num_epochs, form, dtype):
         jax.random.normal(jax.random.key(2), (num_images, 10)),
     )
     epochs = jnp.arange(num_epochs, dtype=jnp.int32)
-    rates = jnp.full(num_epochs, 0.01)
+    rates = jnp.full((num_seeds, num_epochs), 0.01)
     run = jax.jit(evaluator.run_epochs)
     return lambda: jax.block_until_ready(run(keys, epochs, state, data, rates))
 

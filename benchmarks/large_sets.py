@@ -20,11 +20,12 @@ import numpy as np
 import timing
 
 from ltdd_jax.data import augment, sources
-from ltdd_jax.distill import matching
-from ltdd_jax.distill import state as states
+from ltdd_jax.distill import matching, trajectory
 from ltdd_jax.distill import step as steps
 from ltdd_jax.pipeline import distill, plan
 from ltdd_jax.pipeline import problem as problems
+from ltdd_jax.pipeline.run import Run
+from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.types import SyntheticSet
 
 
@@ -74,12 +75,15 @@ def make_problem(config, case: Case) -> problems.Problem:
     )
 
 
+def make_run(config, problem: problems.Problem) -> Run:
+    """The record of a run that writes nothing."""
+    return Run(config, problem, Workspace(config, "unused"), None)
+
+
 def make_step(config, problem: problems.Problem):
     """The compiled block of one iteration and its arguments, as the pipeline makes them."""
-    phases, tx = distill.make_phases(config, problem), distill.make_optimizer(config)
-    step = steps.make_distill_step(
-        problem.network, phases, tx, problem.augment, gradient=config.trajectory.gradient
-    )
+    method = distill.make_method(make_run(config, problem))
+    phases = trajectory.make_phases(config.trajectory, problem.class_counts)
     keys = jax.random.split(jax.random.key(0), 3)
     size = config.distill.ipc * problem.num_classes
     synthetic = SyntheticSet(
@@ -93,11 +97,11 @@ def make_step(config, problem: problems.Problem):
         for phase in phases
     )
     arguments = (
-        states.init_state(keys[0], synthetic, tx),
+        method.init(keys[0], synthetic),
         jax.tree.map(lambda x: x[None], pairs),
         jnp.ones(1, bool),
     )
-    block = jax.jit(steps.repeat_step(step), donate_argnums=0)
+    block = jax.jit(steps.repeat_step(method.step), donate_argnums=0)
     return block.lower(*arguments).compile(), arguments
 
 
@@ -110,12 +114,14 @@ def measure(case: Case, *, width: int, batch_size: int, num_steps: int, precisio
     compiled, (state, *_) = make_step(config, problem)
     compile_seconds = time.perf_counter() - begin
     memory = compiled.memory_analysis()
+    run = make_run(config, problem)
+    method = distill.make_method(run)
     result = dataclasses.asdict(case) | {
         "set_bytes": sum(x.nbytes for x in jax.tree.leaves(state.synthetic)),
         "temp_bytes": memory.temp_size_in_bytes,
         "argument_bytes": memory.argument_size_in_bytes,
-        "plan_distill_bytes": plan.distill_bytes(config, problem),
-        "plan_peak_bytes": plan.peak_bytes(config, problem),
+        "plan_distill_bytes": method.bytes,
+        "plan_peak_bytes": plan.peak_bytes(run, method),
         "compile_seconds": compile_seconds,
     }
     if num_steps:

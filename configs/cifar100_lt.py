@@ -14,8 +14,8 @@ many shards of the student as the released settings list GPUs (docs/shards.md).
 
 Cost: at factor 50 and 1 image per class the authors' program took 26 269 s for the experts and
 29 328 s for the distillation on one RTX 3090, and 10.2, 12.1 and 15.8 GB of its memory at 10, 20
-and 50 images per class (arXiv 2511.18858). Cells of one factor have the same experts: share them
-through --config.experts.path.
+and 50 images per class (arXiv 2511.18858). Cells of one factor have the same experts: keep them
+in one --workdir, each with a --set=NAME.
 
 Published accuracy, top-1 % on the balanced test set. It is the best of 21 evaluations on that test
 set; this program reports the last iterate.

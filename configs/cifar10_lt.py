@@ -16,7 +16,7 @@ if200_ipc50 follow their released files with the one field mended in which each 
 
 Cost of if100_ipc10: 74 PFLOP for the experts and 145 PFLOP for the distillation; the authors'
 program took 31 388 s and, at 1 image per class, 30 141 s on one RTX 3090 (arXiv 2511.18858).
-Cells of one factor have the same experts: share them through --config.experts.path.
+Cells of one factor have the same experts: keep them in one --workdir, each with a --set=NAME.
 
 Published accuracy, top-1 % on the balanced test set. It is the best of 21 evaluations on that test
 set; this program reports the last iterate.

@@ -32,8 +32,6 @@ import numpy as np
 
 from ltdd_jax import pipeline
 from ltdd_jax.pipeline.experts import open_trajectories
-from ltdd_jax.pipeline.problem import load_problem, load_sets
-from ltdd_jax.pipeline.workspace import Workspace
 
 root = pathlib.Path() if pathlib.Path("configs").exists() else pathlib.Path("..")
 config = runpy.run_path(str(root / "configs" / "digits_lt.py"))["get_config"]("smoke")
@@ -46,12 +44,12 @@ pipeline.run(config, workdir, stage="experts")
 # ## Opening the trajectories of a workdir
 #
 # `read(expert, epoch, like)` reads one snapshot; `like` says which parameters, and of what shapes,
-# to expect. Trajectories that other settings or other data have made are refused.
+# to expect. Trajectories of other settings lie in directories of their own, beside these.
 
 # %%
-problem = load_problem(config, *load_sets(config))
-trajectories = open_trajectories(config, problem, Workspace(config, workdir), "representation")
-like = jax.eval_shape(problem.network.init, jax.random.key(0))
+run = pipeline.open_run(config, workdir)
+trajectories = open_trajectories(run, "representation")
+like = jax.eval_shape(run.problem.network.init, jax.random.key(0))
 experts = trajectories.complete_experts()
 epochs = range(trajectories.num_epochs + 1)
 

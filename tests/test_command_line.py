@@ -32,6 +32,7 @@ def explanation(*arguments: str) -> str:
 
 def test_valid_arguments_need_no_explanation():
     assert explanation(DIGITS, "--config.distill.ipc=3", "--noconfig.data.normalize") == ""
+    assert explanation(f"{DIGITS}:smoke,datm", "--config.evaluation.baseline_rates=(0.1,)") == ""
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,13 @@ def test_valid_arguments_need_no_explanation():
         ([DIGITS, "--config.distill.ipc", "1.5"], "must be a whole number"),
         ([DIGITS, "--config.data.normalize=maybe"], "must be true or false"),
         ([f"{DIGITS}:smokey"], "did you mean smoke?"),
+        ([f"{DIGITS}:smoke,datn"], "did you mean datm?"),
+        ([f"{DIGITS}:mtt,datm"], "takes one method, not mtt and datm"),
+        (
+            [f"{DIGITS}:smoke", "--config.distill.method=datm"],
+            "--config.distill.method=datm would change the name alone: choose the method after the "
+            f"colon of the config file, {DIGITS}:METHOD",
+        ),
         (["--config=nowhere.py", "--config.distill.ipc=3"], "--config=nowhere.py cannot be read"),
         (["--config", "nowhere.py"], "--config=nowhere.py cannot be read"),
         (["--config.distill.ipc=3"], "--config is missing"),
@@ -88,10 +96,13 @@ STAND_IN = """
 import sys, types
 from ltdd_jax import main
 from ltdd_jax.types import UserError
-def run(config, workdir, stage): raise NAME(f"{workdir} {stage}")
+def run(config, workdir, stage, set_name): raise NAME(f"{workdir} {stage} {set_name}")
 sys.modules["ltdd_jax.pipeline"] = types.SimpleNamespace(run=run, leave=int)
 main.app.run(main.main, flags_parser=main.parse_flags)
 """
+
+
+CHOICES = ["--stage=experts", "--set=other"]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +119,7 @@ def outcomes(tmp_path_factory):
         "no_config": program,
         "help": [*program, "--help"],
         "interrupt": ["-c", STAND_IN.replace("NAME", "KeyboardInterrupt"), f"{DIGITS}:smoke"],
-        "failure": ["-c", STAND_IN.replace("NAME", "UserError"), DIGITS, "--stage=experts"],
+        "failure": ["-c", STAND_IN.replace("NAME", "UserError"), DIGITS, *CHOICES],
     }
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
@@ -136,7 +147,7 @@ def outcomes(tmp_path_factory):
         ("unknown_flag", "workdr"),
         ("stray_argument", "unexpected argument 'smoke'"),
         ("no_config", "--config is missing"),
-        ("failure", "error: runs/digits_lt experts\n"),
+        ("failure", "error: runs/digits_lt experts other\n"),
     ],
 )
 def test_program_ends_with_one_message_and_code_2(outcomes, case, expected):
@@ -161,5 +172,5 @@ def test_interrupt_says_how_to_continue(outcomes):
 
 def test_help_names_the_flags(outcomes):
     output, _, _ = outcomes[0]["help"]
-    for flag in ("--config", "--workdir", "--stage"):
+    for flag in ("--config", "--workdir", "--stage", "--set"):
         assert flag in output

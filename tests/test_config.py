@@ -9,14 +9,20 @@ import ml_collections
 import pytest
 
 from ltdd_jax import config as settings
-from ltdd_jax import nets, records, validation
+from ltdd_jax import distill, fields, nets, presets, records
 from ltdd_jax.data import augment
+from ltdd_jax.distill import selection, student, trajectory
 from ltdd_jax.nets import convolution
 from ltdd_jax.types import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CIFAR10_CELLS = [f"if{f}_ipc{i}" for f in (10, 50, 100, 200) for i in (10, 20, 50)]
 CIFAR100_CELLS = [f"if{f}_ipc{i}" for f in (10, 20) for i in (10, 20, 50)]
+CELLS = {
+    "digits_lt": ["full", "smoke"],
+    "cifar10_lt": CIFAR10_CELLS,
+    "cifar100_lt": CIFAR100_CELLS,
+}
 
 
 def load(name: str, argument: str = "") -> ml_collections.ConfigDict:
@@ -33,10 +39,15 @@ def edit(**fields) -> ml_collections.ConfigDict:
     return config
 
 
-def test_base_config_is_valid_and_every_field_has_a_rule():
-    config = settings.base_config()
+def test_base_config_is_valid_and_is_the_table():
+    """Breaks when a default is not allowed itself, or a field says nothing of what it means."""
+    config, table = settings.base_config(), fields.flatten_fields()
     settings.validate(config)
-    assert records.flatten(validation._RULES).keys() == records.flatten(config.to_dict()).keys()
+    assert records.flatten(config.to_dict()) == {name: f.default for name, f in table.items()}
+    for name, field in table.items():
+        assert field.rule.is_allowed(field.default), name
+        assert field.text.endswith(".") and len(field.text) > 10, name
+        assert field.rule.text or field.rule.is_allowed("anything"), name
 
 
 def test_base_config_is_locked():
@@ -45,10 +56,27 @@ def test_base_config_is_locked():
 
 
 def test_names_equal_the_registries():
-    # config may not import these modules, so it repeats their names.
-    assert set(nets.REGISTRY) == set(validation.NETS)
-    assert validation.AUGMENTATIONS == augment.OPS
-    assert ("auto", *convolution.FORMS) == validation.CONVOLUTIONS
+    # The table may not import these modules, so it repeats their names.
+    choices = {name: field.rule.choices for name, field in fields.flatten_fields().items()}
+    assert set(nets.REGISTRY) == set(fields.NETS)
+    assert fields.AUGMENTATIONS == augment.OPS
+    assert ("auto", *convolution.FORMS) == fields.CONVOLUTIONS
+    assert choices["selection.rule"] == selection.RULES
+    assert set(choices["trajectory.gradient"]) == set(student.GRADIENTS)
+    assert set(choices["trajectory.label_experts"]) == set(trajectory.PHASES)
+    assert choices["distill.method"] == settings.METHODS == tuple(presets.PRESETS)
+    assert settings.base_config().distill.method == settings.DEFAULT_METHOD
+
+
+def test_every_preset_is_of_a_family_and_sets_fields_that_exist():
+    """Breaks when a preset writes a field that is gone, or one that belongs to another family."""
+    table = fields.flatten_fields()
+    assert {preset.section for preset in presets.PRESETS.values()} == set(distill.FAMILIES)
+    for name, preset in presets.PRESETS.items():
+        for values in (preset.settings, *preset.published.values()):
+            assert values.keys() <= table.keys(), name
+            others = distill.FAMILIES.keys() - {preset.section}
+            assert not [x for x in values if x.partition(".")[0] in others], name
 
 
 @pytest.mark.parametrize(
@@ -75,6 +103,15 @@ def test_names_equal_the_registries():
         ("trajectory.initial_step_size", math.nan, "above 0"),
         ("trajectory.classifier.student_steps", 0, "at least 1"),
         ("evaluation.num_seeds", 0, "at least 1"),
+        ("evaluation.baseline_rates", (), "one or more numbers above 0"),
+        ("evaluation.baseline_rates", ("fast",), "one or more numbers above 0"),
+        ("evaluation.baseline_rates", (0.1, True), "one or more numbers above 0"),
+        ("evaluation.baseline_rates", (0.1, -0.1), "one or more numbers above 0"),
+        ("evaluation.baseline_rates", (0.1, math.nan), "one or more numbers above 0"),
+        ("evaluation.held_out", 0.6, "at most 0.5"),
+        ("distill.method", "datn", r"did you mean datm\?"),
+        ("selection.rule", "herd", r"did you mean herding\?"),
+        ("trajectory.num_shards", 0, "at least 1"),
         ("runtime.precision", "float64", "bfloat16"),
         ("runtime.checkpoint_minutes", math.nan, "at least 0"),
     ],
@@ -109,6 +146,8 @@ def test_impossible_value_is_refused_with_field_value_and_range(field, value, ex
             },
             "nothing is matched",
         ),
+        ({"trajectory__classifier__matched": "all"}, "it must be classifier"),
+        ({"trajectory__labels": "target"}, "as the preset tesla has them"),
     ],
 )
 def test_impossible_combination_is_refused(fields, expected):
@@ -126,6 +165,7 @@ def test_impossible_combination_is_refused(fields, expected):
         {"augment__strategy": ""},
         {"experts__representation__rho": 0.0},
         {"runtime__expert_group_size": 0},
+        {"evaluation__baseline_rates": (1, 0.1)},  # as one writes it on the command line
     ],
 )
 def test_values_at_the_edge_are_allowed(fields):
@@ -148,17 +188,21 @@ def test_missing_unknown_and_mistyped_fields_are_refused():
         check({**whole, "seed": True})
 
 
-def test_identity_leaves_out_locations_and_runtime_but_keeps_precision():
-    config = settings.base_config()
-    same = edit(
-        name="other", data__data_dir="/d", experts__path="/e", runtime__log_steps=1,
-        runtime__convolution="lax",
-    )  # fmt: skip
-    assert settings.config_hash(same) == settings.config_hash(config)
-    for fields in (
-        {"runtime__precision": "tf32"}, {"seed": 1}, {"trajectory__classifier__loss_weight": 0.3},
-    ):  # fmt: skip
-        assert settings.config_hash(edit(**fields)) != settings.config_hash(config)
+def test_fields_of_a_family_that_is_not_chosen_are_not_combined():
+    """Breaks when a selection is refused for the start epochs of a method it does not run."""
+    impossible = {"trajectory__representation__min_start_epoch": 20}
+    settings.validate(edit(distill__method="herding", **impossible))
+    with pytest.raises(UserError, match="leaves no start epoch"):
+        settings.validate(edit(**impossible))
+
+
+def test_identity_leaves_out_locations():
+    same = edit(data__data_dir="/d", data__path="/p", experts__path="/e")
+    sections = ("data", "experts")
+    assert settings.identity(same, sections) == settings.identity(settings.base_config(), sections)
+    assert settings.identity(edit(data__whiten=False), sections) != settings.identity(
+        settings.base_config(), sections
+    )
 
 
 def test_identity_takes_dotted_sections_and_fits_json():
@@ -170,18 +214,23 @@ def test_identity_takes_dotted_sections_and_fits_json():
     # "experts.representation" is a section, not a prefix of names.
     assert settings.identity(config, ("s", "dat")) == {}
     assert json.loads(json.dumps(part)) == part
+    rates = settings.identity(config, ["evaluation.baseline_rates"])
+    assert json.loads(json.dumps(rates)) == rates  # a tuple of the config
 
 
-def test_config_hash_does_not_depend_on_the_order_of_fields():
-    config = settings.base_config()
-    reordered = ml_collections.ConfigDict(dict(reversed(config.to_dict().items())))
-    assert settings.config_hash(reordered) == settings.config_hash(config)
-    assert len(settings.config_hash(config)) == 64
+def test_identity_hash_does_not_depend_on_the_order_of_fields():
+    found = settings.identity(settings.base_config(), ["data", "net"])
+    reordered = dict(reversed(found.items()))
+    assert settings.identity_hash(reordered) == settings.identity_hash(found)
+    assert settings.identity_hash(found | {"seed": 1}) != settings.identity_hash(found)
+    assert len(settings.identity_hash(found)) == 64
 
 
 def test_differences_name_the_fields():
-    before = settings.identity(settings.base_config())
-    after = settings.identity(edit(experts__representation__rho=0.02, data__source="cifar10"))
+    sections = ("seed", "data", "experts")
+    before = settings.identity(settings.base_config(), sections)
+    changed = edit(experts__representation__rho=0.02, data__source="cifar10")
+    after = settings.identity(changed, sections)
     del after["seed"]
     assert records.differences(before, before) == []
     assert records.differences(before, after) == [
@@ -203,21 +252,51 @@ def test_config_files_are_valid(name, argument):
     assert config.name.startswith(name)
 
 
-def test_exact_modifier_changes_the_gradient_and_the_name_only():
-    paper, exact = load("cifar10_lt", "if100_ipc10"), load("cifar10_lt", "if100_ipc10,exact")
-    assert records.differences(settings.identity(paper), settings.identity(exact)) == [
-        "trajectory.gradient: 'two_pass' -> 'exact'"
+@pytest.mark.parametrize("method", settings.METHODS)
+def test_every_method_fits_every_config_file(method):
+    """Breaks when a preset and the numbers of a cell make an impossible config."""
+    for name, cells in CELLS.items():
+        for cell in cells:
+            config = load(name, f"{cell},{method}")
+            settings.validate(config)
+            assert config.distill.method == method and config.name.endswith(f"_{method}")
+
+
+@pytest.mark.parametrize(
+    ("modifier", "change"),
+    [
+        ("exact", "trajectory.gradient: 'two_pass' -> 'exact'"),
+        ("as_published", "trajectory.num_shards: 1 -> 4"),
+    ],
+)
+def test_modifier_changes_one_field_and_the_name_only(modifier, change):
+    paper, other = (load("cifar10_lt", f"if100_ipc10{x}") for x in ("", f",{modifier}"))
+    name = f"cifar10_lt_if100_ipc10_{modifier}"
+    assert records.differences(paper.to_dict(), other.to_dict()) == [
+        f"name: 'cifar10_lt_if100_ipc10' -> '{name}'",
+        change,
     ]
-    assert exact.name == "cifar10_lt_if100_ipc10_exact"
 
 
-def test_parse_argument_refuses_unknown_words_and_two_variants():
-    assert settings.parse_argument("", ["a", "b"], ["c"]) == ("a", frozenset())
-    assert settings.parse_argument("c, b", ["a", "b"], ["c"]) == ("b", {"c"})
+def test_default_method_named_or_not_is_the_same():
+    plain, named = load("cifar10_lt", ""), load("cifar10_lt", "dam_ed")
+    assert records.differences(plain.to_dict(), named.to_dict()) == [
+        "name: 'cifar10_lt_if100_ipc10' -> 'cifar10_lt_if100_ipc10_dam_ed'"
+    ]
+
+
+def test_parse_argument_refuses_unknown_words_and_two_of_a_kind():
+    parse = settings.parse_argument
+    assert parse("", ["a", "b"], ["m"], ["c"]) == ("a", "", frozenset())
+    assert parse("c, m,b", ["a", "b"], ["m"], ["c"]) == ("b", "m", {"c"})
     with pytest.raises(UserError, match=r"'smokey' \(did you mean smoke\?\).*full, smoke"):
-        settings.parse_argument("smokey", ["full", "smoke"])
-    with pytest.raises(UserError, match="not a and b"):
-        settings.parse_argument("a,b", ["a", "b"])
+        parse("smokey", ["full", "smoke"])
+    with pytest.raises(UserError, match=r"'detm' \(did you mean datm\?\).*optionally datm, exact"):
+        parse("detm", ["full"], ["datm"], ["exact"])
+    with pytest.raises(UserError, match="one variant, not a and b"):
+        parse("a,b", ["a", "b"])
+    with pytest.raises(UserError, match="one method, not m and n"):
+        parse("m,n", ["a"], ["m", "n"])
 
 
 def test_config_files_import_only_the_config_module():

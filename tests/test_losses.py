@@ -53,3 +53,13 @@ def test_soft_loss_of_a_sharp_label_is_the_hard_loss():
     np.testing.assert_allclose(
         losses.soft_cross_entropy(logits, sharp), losses.cross_entropy(logits, labels), rtol=1e-5
     )
+
+
+def test_hard_logits_are_hard_labels_to_the_loss():
+    """Breaks when the logits leave a share to the other classes, also with many of them."""
+    labels = np.array([2, 0, 999])
+    logits = losses.hard_label_logits(labels, 1000)
+    assert logits.dtype == np.float32 and logits.shape == (3, 1000)
+    outputs = 3 * jax.random.normal(jax.random.key(0), (3, 1000))
+    soft = losses.soft_cross_entropy(outputs, jnp.asarray(logits))
+    np.testing.assert_allclose(soft, losses.cross_entropy(outputs, jnp.asarray(labels)), rtol=1e-6)

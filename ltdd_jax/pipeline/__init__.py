@@ -16,7 +16,7 @@ from ltdd_jax.data.sources import ImageSet, fingerprint
 from ltdd_jax.distill import Method
 from ltdd_jax.evaluate import report
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import plan
+from ltdd_jax.pipeline import claims, plan
 from ltdd_jax.pipeline.distill import identify, make_method, run_distill
 from ltdd_jax.pipeline.evaluate import run_evaluate
 from ltdd_jax.pipeline.experts import Snapshots, repair, run_experts
@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 STAGES = ("experts", "distill", "evaluate")
+_MADE_BY = ("experts", "distill", "trajectory", "selection")  # what a set was made by stays its own
 
 
 Sets = tuple[ImageSet, ImageSet]
@@ -78,7 +79,7 @@ def run(
         make_network(config, train)  # a mistake found here leaves no trace
         with workspace.hold() if processes.is_first() else contextlib.nullcontext():
             if processes.is_first():  # before anything expensive or lasting happens
-                workspace.claim(fingerprint(train, test))
+                claims.claim(workspace, fingerprint(train, test))
             problem = processes.first_then_rest(
                 lambda: load_problem(
                     config, train, test, workspace.preprocessing, workspace.warn,
@@ -88,7 +89,9 @@ def run(
             this = Run(config, problem, workspace, stop)
             method = make_method(this)
             if stage in ("distill", "all"):
-                processes.first_then_rest(lambda: workspace.claim_set(identify(this, method)))
+                processes.first_then_rest(
+                    lambda: claims.claim_set(workspace, identify(this, method))
+                )
             processes.say(plan.describe(this, method))
             plan.check_memory(this, method)
             plan.check_disk(this, method)
@@ -174,10 +177,11 @@ def write_report(
     seconds: Mapping[str, float],
 ) -> None:
     """Writes report.json and report.md, and prints the latter."""
-    record = run.workspace.read_set_record() or {"identity": {}}
+    record = claims.read_set_record(run.workspace) or {"identity": {}, "config": {}}
+    of_set = {name: record["config"][name] for name in _MADE_BY if name in record["config"]}
     made = report.make_report(
         results,
-        config=run.config.to_dict(),
+        config=run.config.to_dict() | of_set,
         config_hash=configs.identity_hash(record["identity"]),
         data_fingerprint=run.problem.fingerprint,
         class_names=run.problem.train.class_names,

@@ -22,6 +22,7 @@ from ltdd_jax.types import UserError
 _TEST_BATCH = 250
 _CALLS = 40  # compiled calls per training run: each is a chance to show progress and to stop
 _HASH_DIGITS = 8
+_RATES = "-rates-"  # in the directory of a training that only judges rates
 _HELD_OUT = 1  # keeps the split apart from others of the same seed
 _PROTOCOL = ("num_seeds", "batch_size", "momentum", "weight_decay")
 
@@ -65,11 +66,18 @@ def _evaluate_row(run, trainers, row, rate):
     name = f"{row.name}-{configs.identity_hash(identity)[:_HASH_DIGITS]}"
     directory = run.workspace.baselines if row.is_shared else run.workspace.evaluate
     path = directory / f"{name}.json"
+    networks = directory / "networks" / name
     found = processes.first_then_rest(lambda: run.workspace.read_or_set_aside(path))
-    if found is None or found["identity"] != identity:
+    lacks_networks = processes.first_then_rest(
+        lambda: run.config.evaluation.keep_networks and not checkpoint.is_complete(networks)
+    )
+    is_same = found is not None and found["identity"] == identity
+    if not is_same or lacks_networks:
         trainer = trainers.get(row)
         tuning: dict[str, float] = {}
-        if rate is None:
+        if is_same:
+            rate, tuning = found["rate"], found["tuning"]
+        elif rate is None:
             rate, tuning = _choose_rate(run, trainers, row, directory / name)
         job = _Job(directory / name, row.title, row.key(run.config.seed), {"identity": identity})
         rates = np.full(run.config.evaluation.num_seeds, rate)
@@ -84,12 +92,14 @@ def _evaluate_row(run, trainers, row, rate):
             "rate": float(rate),
             "tuning": tuning,
         }
-        if run.config.evaluation.keep_networks:
-            _keep_networks(run, directory / "networks" / name, state)
+        if lacks_networks:
+            with checkpoint.Writer() as writer:
+                writer.save(networks, {"params": _cut(run, mesh.fetch(state.params))}, {})
         files.write_sealed(path, found)
         run.stop.agree()
         run.stop.raise_if_requested()
-    loop.Checkpoints(directory / name, run.workspace.warn).delete()
+    for path in (directory / name, *directory.glob(f"{name}{_RATES}*")):
+        loop.Checkpoints(path, run.workspace.warn).delete()
     return found
 
 
@@ -133,7 +143,7 @@ def _choose_rate(run, trainers, row, directory):
         data = (images[places], labels[places]) if row.per_network else (images, labels)
         rates = np.array([rate for rate, _ in chosen])
         job = _Job(
-            directory.parent / f"{directory.name}-rates-{begin:04d}",
+            directory.parent / f"{directory.name}{_RATES}{begin:04d}",
             f"{row.title}: rates {', '.join(f'{x:g}' for x in sorted(set(rates.tolist())))}",
             row.key(run.config.seed),
             {"rates": rates.tolist(), "seeds": places},
@@ -142,7 +152,6 @@ def _choose_rate(run, trainers, row, directory):
         )
         state = trainer.train(job, data, rates)
         predictions = trainers.predict(state, problem.train_images[held])
-        loop.Checkpoints(job.directory, run.workspace.warn).delete()
         for lane, (rate, _) in enumerate(lanes[begin : begin + width]):
             score = _balanced(predictions[lane], problem.train.labels[held])
             scores[rate].append(score)
@@ -156,12 +165,6 @@ def _balanced(predictions, labels):
     return 100 * float(
         np.mean([np.mean(predictions[labels == label] == label) for label in np.unique(labels)])
     )
-
-
-def _keep_networks(run, path, state):
-    if not checkpoint.is_complete(path):
-        with checkpoint.Writer() as writer:
-            writer.save(path, {"params": _cut(run, mesh.fetch(state.params))}, {})
 
 
 def _cut(run, tree):
@@ -179,6 +182,7 @@ class _Job:
       made_of: to what its checkpoints belong.
       seeds: of each network; 0, 1, 2, ... if None.
       may_fail: whether numbers that go wrong are left to the caller, as while rates are compared.
+        The last state is saved too, since the comparison may be stopped after this training.
     """
 
     def __init__(self, directory, title, key, made_of, seeds=None, may_fail=False):
@@ -293,7 +297,7 @@ class _Trainer:
 
             loop.run_loop(
                 run.stop, writer, cadence, done=done, total=self._total, advance=advance,
-                save=save, save_last=False,
+                save=save, save_last=job.may_fail,
             )  # fmt: skip
         return state
 

@@ -286,7 +286,7 @@ class _GroupTrainer:
         padded = list(experts) + [experts[-1]] * (width - len(experts))
         root = prng.stream_key(self.run.config.seed, self.kind)
         keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.asarray(padded))
-        state, frozen = self.init(keys, self._sources(padded))
+        state, frozen = self.init(keys, _read_sources(self.run, self.kind, padded))
         if done < 0:
             begun.snapshots[0] = _cut(mesh.fetch(state.params), len(experts))
             done = 0
@@ -297,13 +297,14 @@ class _GroupTrainer:
         keys, state, frozen = mesh.place((keys, state, frozen), self.devices, split=True)
         return keys, state, frozen, done
 
-    def _sources(self, experts):
-        """Final representation snapshots, stacked, for classifier experts; {} otherwise."""
-        if self.kind == "representation":
-            return {}
-        snapshots = Snapshots(self.run)
-        found = [snapshots.read("representation", expert, -1) for expert in experts]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+
+def _read_sources(run, kind, experts):
+    """Final representation snapshots, stacked, for classifier experts; {} otherwise."""
+    if kind == "representation":
+        return {}
+    snapshots = Snapshots(run)
+    found = [snapshots.read("representation", expert, -1) for expert in experts]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
 
 class _Begun:

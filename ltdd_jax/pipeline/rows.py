@@ -9,7 +9,7 @@ import numpy as np
 
 from ltdd_jax import losses
 from ltdd_jax.evaluate import baselines
-from ltdd_jax.pipeline import artefacts
+from ltdd_jax.pipeline import artefacts, claims
 from ltdd_jax.pipeline.artefacts import LabelledSet
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
@@ -63,7 +63,7 @@ def make_rows(run: Run) -> list[Row]:
     """
     final = artefacts.read_set(run, artefacts.FINAL)
     epochs = run.config.evaluation.num_epochs
-    record = run.workspace.read_set_record()
+    record = claims.read_set_record(run.workspace)
     method = record["config"]["distill"]["method"] if record else run.config.distill.method
     preset = PRESETS[method]
     title = f"distilled set ({preset.title})"

@@ -1,29 +1,23 @@
-"""The working directory: what lies where, to which run it belongs, who holds it."""
+"""The working directory: what lies where, and who holds it."""
 
 import importlib.metadata
 import platform
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from ltdd_jax import __version__, records
-from ltdd_jax import config as configs
+from ltdd_jax import __version__
 from ltdd_jax.runtime import files, lock, log, processes
 from ltdd_jax.types import UserError
 
-_OWN = (".lock", "experts")  # what may be there before the first run
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "chex")
-
-
-FORMAT_VERSION = 3  # of a directory; 3: every artefact carries its own identity
 _NAME = re.compile(r"\w[\w.-]*")
 
 
 class Workspace:
-    """Paths of one run, and to what they belong.
+    """Paths of one run.
 
     The directory owns the seed and the data. Experts of any settings lie in it side by side, each
     kind under the hash of what made it. A distilled set lies at the root, or, with a name, in
@@ -44,7 +38,7 @@ class Workspace:
                 f"--set={set_name} is not possible: it must be a file name of letters, digits, "
                 "'.', '_' and '-'"
             )
-        self._config = config
+        self.config = config
         self.root = files.resolve(workdir)
         path = config.experts.path
         self.experts = files.resolve(path) if path else self.root / "experts"
@@ -69,102 +63,6 @@ class Workspace:
     def hold_experts(self) -> lock.Lock:
         """Holds the trajectories, which several working directories may share."""
         return lock.Lock(self.experts, "wait until it has trained the experts, or stop it")
-
-    def claim(self, fingerprint: str) -> None:
-        """Makes the directory that of this seed and data, or checks that it already is.
-
-        Args:
-          fingerprint: SHA-256 of the data.
-
-        Raises:
-          UserError: it belongs to another seed or other data (the fields that differ are listed),
-            to another version of the program or to something else; its config.json is damaged,
-            or it cannot be written.
-        """
-        found = configs.identity(self._config, ("seed", "data"))
-        record = {
-            "format_version": FORMAT_VERSION,
-            "identity": found | {"data_fingerprint": fingerprint},
-        }
-        path = self.root / "config.json"
-        before = self._read_record(path)
-        if before is None:
-            self._refuse_foreign(path)
-            files.write_sealed(path, record)
-            return
-        changed = records.differences(before["identity"], record["identity"])
-        if changed:
-            raise UserError(
-                f"{self.root} is of another seed or other data: {'; '.join(changed)}; give "
-                "another --workdir or restore these values"
-            )
-
-    def claim_set(self, identity: Mapping[str, Any]) -> None:
-        """Makes the place of the set that of the set with this identity, or checks that it is.
-
-        Raises:
-          UserError: it holds a set that other settings made; nothing is overwritten.
-        """
-        before = self.read_set_record()
-        if before is None:
-            files.write_sealed(
-                self.set_record,
-                {
-                    "format_version": FORMAT_VERSION,
-                    "identity": dict(identity),
-                    "config": self._config.to_dict(),
-                },
-            )
-            return
-        changed = records.differences(before["identity"], identity)
-        if changed:
-            raise UserError(
-                f"{self.home} holds a set that was made with other settings: "
-                f"{'; '.join(changed)}; nothing is overwritten: give --set=NAME to keep both in "
-                "this directory with the same experts, or another --workdir, or restore these "
-                "values"
-            )
-
-    def read_set_record(self) -> dict[str, Any] | None:
-        """Identity and config of the set that is here; None if there is none.
-
-        Raises:
-          UserError: it is damaged, missing beside results, or of another format version.
-        """
-        found = self._read_record(self.set_record)
-        if found is None and (self.distill.exists() or self.synthetic.exists()):
-            raise UserError(
-                f"{self.set_record} is missing, so nobody knows what made the set in "
-                f"{self.home}; restore it or give another --workdir"
-            )
-        return found
-
-    def _read_record(self, path):
-        try:
-            found = files.read_sealed(path)
-        except files.DamagedFileError as error:
-            raise UserError(f"{error}; restore it or give another --workdir") from error
-        if found is not None and found["format_version"] != FORMAT_VERSION:
-            raise UserError(
-                f"{path.parent} was written in format version {found['format_version']}, this "
-                f"program has {FORMAT_VERSION}; give another --workdir or use the version of the "
-                "program that wrote it"
-            )
-        return found
-
-    def _refuse_foreign(self, path):
-        """A directory with something in it that is not ours is left alone."""
-        if not self.root.exists():
-            return
-        if not self.root.is_dir():
-            raise UserError(f"--workdir={self.root} is a file: give a directory")
-        there = [c.name for c in self.root.iterdir() if not c.name.startswith(_OWN)]
-        if there:
-            raise UserError(
-                f"--workdir={self.root} is not empty ({sorted(there)[0]} is there) and has no "
-                f"{path.name} of this program; give a new or an empty directory, or restore that "
-                "file"
-            )
 
     def read_or_set_aside(self, path: epath.Path) -> dict[str, Any] | None:
         """A sealed file of results that can be made again; a damaged one is moved and missing."""

@@ -64,59 +64,22 @@ class Lock:
 
     def _acquire(self):
         for _ in range(_ATTEMPTS):
-            if self._create():
+            if _create(self._path, self._record):
                 return
-            owner = self._read()
+            owner = _read(self._path)
             if owner is None:  # just released, or just being written
                 time.sleep(0.1)
             elif _is_stale(owner):
-                self._remove(owner)
+                _remove(self._path, self._record["token"], owner)
             else:
-                raise UserError(self._refusal(owner))
+                raise UserError(_refusal(self._path, owner, self._remedy))
         raise UserError(
             f"{self._path} is damaged or changes hands all the time; if no other process uses "
             "that directory, delete the file"
         )
 
-    def _create(self):
-        """Whether the lock file could be made; never touches an existing one."""
-        self._record["refreshed"] = time.time()
-        text = json.dumps(self._record)
-        if not files.is_local(self._path):
-            if self._path.exists():
-                return False
-            self._path.write_text(text)
-            return True
-        try:
-            with open(self._path, "x") as file:
-                file.write(text)
-        except FileExistsError:
-            return False
-        return True
-
-    def _remove(self, stale):
-        """Takes a stale lock away, unless another process was faster and holds it now."""
-        aside = self._path.parent / f"{NAME}.{self._record['token']}"
-        with contextlib.suppress(FileNotFoundError):
-            self._path.rename(aside)
-            try:
-                found = json.loads(aside.read_text()).get("token")
-            except ValueError:
-                found = None
-            if found == stale.get("token"):
-                aside.unlink()
-            else:
-                aside.rename(self._path)
-
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            found = json.loads(self._path.read_text())
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
-
     def _is_mine(self):
-        return (self._read() or {}).get("token") == self._record["token"]
+        return (_read(self._path) or {}).get("token") == self._record["token"]
 
     def _keep_beating(self):
         while not self._released.wait(BEAT_SECONDS):
@@ -125,14 +88,55 @@ class Lock:
                     self._record["refreshed"] = time.time()
                     files.write_text(self._path, json.dumps(self._record))
 
-    def _refusal(self, owner):
-        now = time.time()
-        return (
-            f"{self._path.parent} is in use by process {owner.get('pid')} on "
-            f"{owner.get('host')} ({owner.get('command')}) since {_age(now - owner['acquired'])}, "
-            f"last sign of life {_age(now - owner['refreshed'])} ago; {self._remedy}"
-            + ("" if _is_here(owner) else f"; if that machine is gone, delete {self._path}")
-        )
+
+def _create(path, record):
+    """Whether the lock file could be made; never touches an existing one."""
+    record["refreshed"] = time.time()
+    text = json.dumps(record)
+    if not files.is_local(path):
+        if path.exists():
+            return False
+        path.write_text(text)
+        return True
+    try:
+        with open(path, "x") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _remove(path, token, stale):
+    """Takes a stale lock away, unless another process was faster and holds it now."""
+    aside = path.parent / f"{NAME}.{token}"
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+        try:
+            found = json.loads(aside.read_text()).get("token")
+        except ValueError:
+            found = None
+        if found == stale.get("token"):
+            aside.unlink()
+        else:
+            aside.rename(path)
+
+
+def _read(path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _refusal(path, owner, remedy):
+    now = time.time()
+    return (
+        f"{path.parent} is in use by process {owner.get('pid')} on "
+        f"{owner.get('host')} ({owner.get('command')}) since {_age(now - owner['acquired'])}, "
+        f"last sign of life {_age(now - owner['refreshed'])} ago; {remedy}"
+        + ("" if _is_here(owner) else f"; if that machine is gone, delete {path}")
+    )
 
 
 def _describe_self():

@@ -60,7 +60,7 @@ class MetricLog:
         new = [_render(stage, step, metrics) for step, metrics in rows]
         if not self.enabled:
             return
-        lines = self._read_good_lines()
+        lines = _read_good_lines(self.path)
         places = [i for i, line in enumerate(lines) if json.loads(line)["stage"] == stage]
         if [lines[i] for i in places] == new:
             return
@@ -75,7 +75,7 @@ class MetricLog:
         """
         if not self.enabled:
             return
-        lines = self._read_good_lines()
+        lines = _read_good_lines(self.path)
         kept = [
             line
             for line in lines
@@ -83,27 +83,6 @@ class MetricLog:
         ]
         if kept != lines:
             files.write_text(self.path, "".join(kept))
-
-    def _read_good_lines(self) -> list[str]:
-        """The lines that can be trusted; the file holds only these afterwards."""
-        path = epath.Path(self.path)
-        if not path.exists():
-            return []
-        lines = path.read_bytes().splitlines(keepends=True)
-        cut = bool(lines) and not lines[-1].endswith(b"\n")  # what a kill in the middle leaves
-        whole = lines[:-1] if cut else lines
-        bad = [number for number, line in enumerate(whole, 1) if not _is_good(line)]
-        good = [line.decode() for number, line in enumerate(whole, 1) if number not in bad]
-        if bad:
-            aside = files.set_aside(path)
-            print(
-                f"warning: {path}: line {', '.join(map(str, bad))} was damaged and is left out; "
-                f"the file as it was is {aside}",
-                flush=True,
-            )
-        if bad or cut:
-            files.write_text(path, "".join(good))
-        return good
 
 
 def _render(stage, step, metrics):
@@ -114,6 +93,28 @@ def _render(stage, step, metrics):
             raise ValueError(f"{name} is {value} at step {step} of {stage}")
         entry[name] = value
     return json.dumps(files.seal(entry)) + "\n"
+
+
+def _read_good_lines(path: epath.PathLike) -> list[str]:
+    """The lines that can be trusted; the file holds only these afterwards."""
+    path = epath.Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_bytes().splitlines(keepends=True)
+    cut = bool(lines) and not lines[-1].endswith(b"\n")  # what a kill in the middle leaves
+    whole = lines[:-1] if cut else lines
+    bad = [number for number, line in enumerate(whole, 1) if not _is_good(line)]
+    good = [line.decode() for number, line in enumerate(whole, 1) if number not in bad]
+    if bad:
+        aside = files.set_aside(path)
+        print(
+            f"warning: {path}: line {', '.join(map(str, bad))} was damaged and is left out; "
+            f"the file as it was is {aside}",
+            flush=True,
+        )
+    if bad or cut:
+        files.write_text(path, "".join(good))
+    return good
 
 
 def _is_good(line):

@@ -117,3 +117,32 @@ def test_all_images_are_taken_of_classes_with_fewer_than_planned():
     assert "'cat' (1 of 3)" in warning and "dog" not in warning
     long_tail.select_long_tail(_balanced_labels(3, 7), 3, 2, warn=warnings.append)
     assert len(warnings) == 1
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.5])
+def test_held_out_split_is_of_every_class_and_has_no_image_twice(share):
+    """Breaks when a class is left out, loses all its images, or an image is on both sides."""
+    labels = np.repeat([0, 1, 2, 3], [50, 11, 2, 1])
+    labels = np.random.default_rng(0).permutation(labels)
+    kept, held = long_tail.hold_out((0, 1), labels, share)
+    np.testing.assert_array_equal(np.sort(np.concatenate([kept, held])), np.arange(len(labels)))
+    assert (np.diff(kept) > 0).all() and (np.diff(held) > 0).all()
+    numbers = np.bincount(labels[held], minlength=4)
+    expected = [max(1, int(share * count)) for count in (50, 11, 2)]
+    np.testing.assert_array_equal(numbers, [*expected, 0])
+
+
+def test_held_out_split_depends_on_the_seed_alone():
+    labels = np.repeat([0, 1], 30)
+    (_, one), (_, again), (_, other) = (
+        long_tail.hold_out((seed, 1), labels, 0.2) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+    assert set(one) & set(range(30)) != set(range(6))  # not the first ones
+
+
+def test_held_out_split_of_classes_of_one_image_holds_nothing_out():
+    kept, held = long_tail.hold_out((0, 1), np.arange(3), 0.5)
+    np.testing.assert_array_equal(kept, np.arange(3))
+    assert len(held) == 0

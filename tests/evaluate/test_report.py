@@ -8,15 +8,26 @@ from ltdd_jax import config as settings
 from ltdd_jax.evaluate import report
 
 RESULTS = {
-    "full_real": {
-        "mean": 90.04, "std": 0.25, "per_seed": [89.8, 90.3], "per_class": [95.0, 85.0],
-        "balanced": 90.0, "many": 95.0, "few": 85.0,
-    },
     "distilled": {
         "mean": 71.26, "std": 1.0, "per_seed": [70.3, 72.3], "per_class": [80.0, 62.5],
         "balanced": 71.2, "many": 80.0, "few": 62.5,
+        "title": "distilled set (DAM + ED)", "rate": 0.01234, "tuning": {}, "updates": 1001,
+    },
+    "full_real": {
+        "mean": 90.04, "std": 0.25, "per_seed": [89.8, 90.3], "per_class": [95.0, 85.0],
+        "balanced": 90.0, "many": 95.0, "few": 85.0,
+        "title": "whole training set", "rate": 0.05, "tuning": {"0.01": 88.25, "0.05": 89.5},
+        "updates": 2002,
     },
 }  # fmt: skip
+CURVE = {
+    f"iteration_{number:06d}": RESULTS["distilled"] | {"mean": mean, "title": "on the way"}
+    for number, mean in ((500, 75.0), (1000, 74.0))
+}
+EXPERTS = {
+    "representation": {"mean": 60.0, "balanced": 55.0, "many": 70.0, "few": 40.0, "num_epochs": 30},
+    "classifier": {"mean": 58.0, "balanced": 57.0, "many": 65.0, "few": 48.0, "num_epochs": 5},
+}
 
 
 def make(results=RESULTS, **changes):
@@ -34,10 +45,15 @@ def make(results=RESULTS, **changes):
 
 def test_report_holds_everything_and_fits_json():
     made = make()
-    assert json.loads(report.render_json(made)) == made
-    assert list(made["results"]) == ["distilled", "full_real"]
+    found = json.loads(report.render_json(made))
+    made["config"]["evaluation"]["baseline_rates"] = list(
+        settings.base_config().evaluation.baseline_rates  # JSON has no tuples
+    )
+    assert found == made
+    assert list(made["results"]) == ["distilled", "full_real"]  # as they were given
     assert made["results"]["distilled"] == RESULTS["distilled"]
     assert made["seconds"] == {"experts": 12.3, "distill": 45.0}
+    assert made["experts"] == {} and make(experts=EXPERTS)["experts"] == EXPERTS
     for name in ("config", "config_hash", "data_fingerprint", "versions", "train_counts"):
         assert made[name]
 
@@ -55,23 +71,56 @@ def test_page_has_one_row_per_training_set_and_dashes_for_absent_groups():
     assert lines[0] == "# base"
     header = next(line for line in lines if line.startswith("| trained on"))
     columns = [cell.strip() for cell in header.strip("|").split("|")]
-    assert columns[1:3] == ["accuracy", "balanced"] and len(columns) == 6
-    assert "| distilled set | 71.3 ± 1.0 | 71.2 | 80.0 | – | 62.5 |" in lines  # noqa: RUF001
-    assert "| whole training set | 90.0 ± 0.2 | 90.0 | 95.0 | – | 85.0 |" in lines  # noqa: RUF001
+    assert columns[1:3] == ["accuracy", "balanced"] and columns[-2:] == ["rate", "updates"]
+    distilled = (
+        "| distilled set (DAM + ED) | 71.3 ± 1.0 | 71.2 | 80.0 | – | 62.5 | 0.01234 | 1001 |"  # noqa: RUF001
+    )
+    assert distilled in lines
+    full = "| whole training set | 90.0 ± 0.2 | 90.0 | 95.0 | – | 85.0 | 0.05 | 2002 |"  # noqa: RUF001
+    assert full in lines
     assert not any("random" in line for line in lines)
+
+
+def test_page_tells_how_a_rate_was_chosen():
+    text = report.render_markdown(make())
+    assert "Rate of «whole training set»" in text and "held-out training images" in text
+    assert "0.01: 88.2, 0.05: 89.5." in text
+    assert "Rate of «distilled set" not in text
+
+
+def test_page_has_the_experts_if_they_were_looked_at():
+    header = "last snapshots, mean over experts"
+    assert header not in report.render_markdown(make())
+    text = report.render_markdown(make(experts=EXPERTS))
+    assert header in text
+    assert "| representation experts, epoch 30 | 60.0 | 55.0 | 70.0 | – | 40.0 |" in text  # noqa: RUF001
+    assert "| classifier experts, epoch 5 | 58.0 | 57.0 | 65.0 | – | 48.0 |" in text  # noqa: RUF001
+
+
+def test_curve_stands_apart_and_the_best_on_the_test_set_is_named_as_such():
+    """Breaks when a point of the curve gets into the table, or the best is taken for the result."""
+    made = make(RESULTS | CURVE)
+    assert made["best_on_test"] == {"row": "iteration_000500", "mean": 75.0, "std": 1.0}
+    text = report.render_markdown(made)
+    assert "on the way" not in text
+    assert "| 500 | 75.0 ± 1.0 |\n| 1000 | 74.0 ± 1.0 |" in text
+    assert "Best on the test set" in text and "75.0 ± 1.0 (iteration_000500)" in text
+    # The last set is a point of the curve too; real images are none.
+    low = {name: row | {"mean": 10.0} for name, row in CURVE.items()}
+    assert make(RESULTS | low)["best_on_test"]["row"] == "distilled"
+    assert make()["best_on_test"] is None
+    assert "Best on the test set" not in report.render_markdown(make())
 
 
 def test_page_has_a_row_per_class_and_the_settings():
     text = report.render_markdown(make())
     assert "| cat\\|dog | 200 | 80.0 | 95.0 |" in text
     assert "| ship | 10 | 62.5 | 85.0 |" in text
-    assert "20 synthetic images (10 per class) from 210 images of digits" in text
+    assert "Method dam_ed, 10 images per class from 210 images of digits" in text
     assert "experts 12 s, distill 45 s" in text
     assert "over 2 networks" in text
 
 
-def test_unknown_training_set_and_wrong_lengths_are_refused():
-    with pytest.raises(ValueError, match="random_fake"):
-        make({"random_fake": RESULTS["distilled"]})
+def test_wrong_lengths_are_refused():
     with pytest.raises(ValueError, match="counted differently"):
         make(class_names=["cat"])

@@ -76,7 +76,7 @@ def test_golden_training_with_the_momentum_anew_after_the_drop():
         for half in range(2):
             rows = slice(half * size, (half + 1) * size)
             data, number = (images[rows], label_logits[rows]), first + half
-            epochs, rate = jnp.array([number], jnp.int32), jnp.asarray(rates[[number]])
+            epochs, rate = jnp.array([number], jnp.int32), jnp.asarray(rates[None, [number]])
             state, loss = run(keys.copy(), epochs, state, data, rate)
             values.append(loss)
         flat = torch_layout.convnet_to_flat(
@@ -132,10 +132,15 @@ EPOCHS = np.arange(NUM_EPOCHS + 1, dtype=np.int32)
 RATES = train.learning_rates(0.1, NUM_EPOCHS)
 
 
+def _repeat_rates(count):
+    """The same rates for each of `count` networks."""
+    return jnp.tile(jnp.asarray(RATES), (count, 1))
+
+
 def _train(evaluator, run, data, seed=0, count=3):
     keys = jax.random.split(jax.random.key(seed), count)
     state = evaluator.init(keys.copy())
-    return run(keys, jnp.asarray(EPOCHS), state, data, jnp.asarray(RATES))
+    return run(keys, jnp.asarray(EPOCHS), state, data, _repeat_rates(count))
 
 
 def _member(tree, index):
@@ -151,9 +156,7 @@ def test_networks_at_once_equal_one_at_a_time():
     keys = jax.random.split(jax.random.key(0), 3)
     for i in range(3):
         start = evaluator.init(keys.copy()[i : i + 1])
-        one, loss = run(
-            keys.copy()[i : i + 1], jnp.asarray(EPOCHS), start, data, jnp.asarray(RATES)
-        )
+        one, loss = run(keys.copy()[i : i + 1], jnp.asarray(EPOCHS), start, data, _repeat_rates(1))
         chex.assert_trees_all_close(_member(states, i), _member(one, 0), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found[i], loss[0], rtol=1e-4)
     for networks in (evaluator.init(keys.copy()), states):
@@ -180,7 +183,7 @@ def test_order_of_the_rows_differs_between_networks_and_epochs():
     kernels = []
     for epoch in range(2):
         keys, epochs = jax.random.split(jax.random.key(1), 2), jnp.array([epoch], jnp.int32)
-        state, _ = run(keys, epochs, start, data, jnp.array([0.1], jnp.float32))
+        state, _ = run(keys, epochs, start, data, jnp.full((2, 1), 0.1))
         kernels += list(np.asarray(state.params["classifier"]["kernel"]))
     for i, j in itertools.combinations(range(4), 2):
         assert np.abs(kernels[i] - kernels[j]).max() > 1e-5
@@ -194,11 +197,26 @@ def test_epochs_can_be_run_in_parts():
     keys = jax.random.split(jax.random.key(0), 3)
     state, losses = evaluator.init(keys.copy()), []
     for part in np.split(np.arange(NUM_EPOCHS + 1), [2, 4]):
-        epochs, rates = jnp.asarray(EPOCHS[part]), jnp.asarray(RATES[part])
+        epochs, rates = jnp.asarray(EPOCHS[part]), _repeat_rates(3)[:, part]
         state, loss = run(keys.copy(), epochs, state, data, rates)
         losses.append(loss)
     chex.assert_trees_all_close(state, whole, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(np.concatenate(losses, axis=1), found, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lanes", [None, 1])
+def test_every_network_may_have_its_own_rates(lanes):
+    """Equal to a call per schedule; breaks when a network learns at another's rate."""
+    evaluator, data = _make(lanes=lanes), _data()
+    run, epochs = jax.jit(evaluator.run_epochs), jnp.asarray(EPOCHS)
+    keys = jax.random.split(jax.random.key(0), 2)
+    rates = jnp.stack([train.learning_rates(rate, NUM_EPOCHS) for rate in (0.1, 0.02)])
+    states, found = run(keys.copy(), epochs, evaluator.init(keys.copy()), data, rates)
+    for i in range(2):
+        key = keys.copy()[i : i + 1]
+        one, loss = run(key, epochs, evaluator.init(key.copy()), data, rates[i : i + 1])
+        chex.assert_trees_all_close(_member(states, i), _member(one, 0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[i], loss[0], rtol=1e-4)
 
 
 def test_every_network_may_have_its_own_data():
@@ -232,7 +250,11 @@ def test_learns_and_predicts_classes():
     keys = jax.random.split(jax.random.key(0), 2)
     epochs = jnp.zeros(60, jnp.int32) + jnp.arange(60, dtype=jnp.int32) % 2
     state, found = run(
-        keys.copy(), epochs, evaluator.init(keys.copy()), (images, label_logits), jnp.full(60, 0.1)
+        keys.copy(),
+        epochs,
+        evaluator.init(keys.copy()),
+        (images, label_logits),
+        jnp.full((2, 60), 0.1),
     )
     assert (found[:, -5:].mean(axis=1) < 0.5 * found[:, 0]).all()
     classes = jax.jit(evaluator.predict)(state, images)
@@ -245,7 +267,7 @@ def test_learns_and_predicts_classes():
 
 def test_second_call_compiles_nothing():
     """With the state of the first call, other keys and other data."""
-    evaluator, epochs, rates = _make(), jnp.asarray(EPOCHS), jnp.asarray(RATES)
+    evaluator, epochs, rates = _make(), jnp.asarray(EPOCHS), _repeat_rates(2)
     state = evaluator.init(jax.random.split(jax.random.key(0), 2))
     chex.clear_trace_counter()
     run = jax.jit(chex.assert_max_traces(lambda *args: evaluator.run_epochs(*args), n=1))

@@ -62,7 +62,11 @@ def copy(finished, tmp_path):
     return make
 
 
-_RESULTS = {"experts": ("experts",), "distill": ("distill", "synthetic"), "evaluate": ("evaluate",)}
+_RESULTS = {
+    "experts": ("experts", "accuracy"),
+    "distill": ("distill", "synthetic"),
+    "evaluate": ("evaluate", "baselines"),
+}
 
 
 @pytest.fixture
@@ -94,10 +98,10 @@ def settings():
 
 @pytest.fixture
 def run(settings, tiny):
-    """Runs the pipeline in this process; "stage" and fields of the config are keywords."""
+    """Runs the pipeline in this process; stage, set and fields of the config are keywords."""
 
-    def call(workdir, stage="all", **fields):
-        pipeline.run(tiny(**fields), str(workdir), stage)
+    def call(workdir, stage="all", set_name="", **fields):
+        pipeline.run(tiny(**fields), str(workdir), stage, set_name)
 
     return call
 

@@ -97,16 +97,19 @@ def names(directory: pathlib.Path) -> set[str]:
 def artefacts(workdir: pathlib.Path) -> dict[str, object]:
     """All results of a complete run, without times; arrays as bytes with dtype and shape."""
     found: dict[str, object] = {}
-    for name in ("metrics.jsonl", "synthetic/grid.png", "preprocessing.npz"):
+    for name in ("config.json", "metrics.jsonl", "synthetic/grid.png", "preprocessing.npz"):
         found[name] = (workdir / name).read_bytes()
-    for path in sorted((workdir / "evaluate").glob("*.json")):
-        found[path.name] = json.loads(path.read_text())
+    for folder in ("accuracy", "baselines", "evaluate"):
+        for path in sorted((workdir / folder).glob("*.json")):
+            found[f"{folder}/{path.name}"] = json.loads(path.read_text())
+    found["set"] = json.loads((workdir / "set.json").read_text())["identity"]
     report = json.loads((workdir / "report.json").read_text())
     del report["seconds"], report["config"]["runtime"]
     found["report"] = report
-    with np.load(workdir / "synthetic" / "synthetic.npz") as archive:
-        for name, array in archive.items():
-            found[f"synthetic.{name}"] = _freeze(array)
+    for path in sorted((workdir / "synthetic").glob("*.npz")):
+        with np.load(path) as archive:
+            for name, array in archive.items():
+                found[f"{path.stem}.{name}"] = _freeze(array)
     newest = sorted((workdir / "distill").glob("step_????????"))[-1]
     found |= {f"{newest.name}.{k}": _freeze(v) for k, v in read_arrays(newest).items()}
     return found | snapshots(workdir / "experts")
@@ -115,11 +118,23 @@ def artefacts(workdir: pathlib.Path) -> dict[str, object]:
 def snapshots(experts: pathlib.Path) -> dict[str, object]:
     """Every snapshot of every expert, whatever the segments."""
     found = {}
-    for stage in ("representation", "classifier"):
-        for segment in sorted(experts.glob(f"{stage}-*/group_*/epochs_????_????")):
-            for name, array in read_arrays(segment).items():
-                if name.startswith("expert_"):
-                    found[f"{stage}.{name}"] = _freeze(array)
+    for segment in sorted(experts.glob("*-????????/group_*/epochs_????_????")):
+        kind = segment.parents[1].name.partition("-")[0]
+        for name, array in read_arrays(segment).items():
+            if name.startswith("expert_"):
+                found[f"{kind}.{name}"] = _freeze(array)
+    return found
+
+
+def find_experts(workdir: pathlib.Path, kind: str) -> pathlib.Path:
+    """The directory of the experts of one kind, where there is one only."""
+    (found,) = (workdir / "experts").glob(f"{kind}-????????")
+    return found
+
+
+def find_result(workdir: pathlib.Path, row: str) -> pathlib.Path:
+    """The file with the result of a row, where it was evaluated in one way only."""
+    (found,) = workdir.glob(f"*/{row}-????????.json")
     return found
 
 

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from ltdd_jax.pipeline import claims
 from ltdd_jax.runtime import checkpoint, files
 from ltdd_jax.types import UserError
 from tests.pipeline import runs
@@ -32,7 +33,8 @@ def alter(path: pathlib.Path, before: str, after: str) -> None:
 
 
 def segment(workdir: pathlib.Path, stage: str, index: int) -> pathlib.Path:
-    return sorted((workdir / "experts" / stage).glob("group_*/epochs_????_????"))[index]
+    found = runs.find_experts(workdir, stage).glob("group_*/epochs_????_????")
+    return sorted(found)[index]
 
 
 def newest_step(workdir: pathlib.Path) -> pathlib.Path:
@@ -53,6 +55,7 @@ def test_one_run_mends_everything_that_is_damaged(copy, finished, run, capfd):
         newest_step(workdir),
         workdir / "preprocessing.npz",
         workdir / "seconds.json",
+        *(workdir / "accuracy").glob("classifier-*.json"),
     ]
     for path in damaged:
         cut(path)
@@ -63,7 +66,7 @@ def test_one_run_mends_everything_that_is_damaged(copy, finished, run, capfd):
     for path in (damaged[0].parents[1], missing, *damaged[2:]):
         assert path.name in output
         assert path.with_name(f"{path.name}.damaged-1").exists()
-    assert output.count("warning: ") >= 4
+    assert output.count("warning: ") >= 6
     runs.assert_same(workdir, finished)
 
 
@@ -71,7 +74,7 @@ def test_one_run_mends_everything_that_is_damaged(copy, finished, run, capfd):
 def test_snapshot_found_damaged_in_distillation_is_trained_again(copy, finished, run, capfd):
     """Reading alone finds it: the records are intact."""
     workdir = copy(without=("distill", "evaluate"))
-    for path in (workdir / "experts" / "representation").glob("group_*/epochs_????_????"):
+    for path in runs.find_experts(workdir, "representation").glob("group_*/epochs_????_????"):
         cut(path)
     run(workdir)
     output = capfd.readouterr().out
@@ -81,7 +84,7 @@ def test_snapshot_found_damaged_in_distillation_is_trained_again(copy, finished,
 
 def test_one_stage_alone_names_the_damage_and_the_remedy(copy, run):
     workdir = copy(without=("distill", "evaluate"))
-    for path in (workdir / "experts" / "classifier").glob("group_*/epochs_????_????"):
+    for path in runs.find_experts(workdir, "classifier").glob("group_*/epochs_????_????"):
         cut(path)
     with pytest.raises(UserError, match=r"moved aside, run --stage=experts"):
         run(workdir, "distill")
@@ -110,21 +113,30 @@ def test_distillation_starts_over_when_no_checkpoint_is_left(copy, finished, run
 
 def test_altered_results_of_an_evaluation_are_made_again(copy, finished, run, capfd):
     workdir = copy()
-    alter(workdir / "evaluate" / "distilled.json", "0.", "0.9")
+    damaged = [runs.find_result(workdir, row) for row in ("distilled", "random_real")]
+    for path in damaged:
+        alter(path, "0.", "0.9")
     run(workdir, "evaluate")
-    assert "distilled.json is damaged" in capfd.readouterr().out
+    output = capfd.readouterr().out
+    assert all(f"{path.name} is damaged" in output for path in damaged)
     runs.assert_same(workdir, finished)
 
 
-@pytest.mark.slow
-def test_results_of_another_synthetic_set_are_not_taken(copy, run, capfd):
+def test_results_of_another_synthetic_set_are_not_taken(copy, run):
+    """Nor lost: the file of each set stands beside that of the other."""
     workdir = copy()
-    path = workdir / "synthetic" / "synthetic.npz"
+    path, before = workdir / "synthetic" / "synthetic.npz", runs.find_result(workdir, "distilled")
+    content = before.read_bytes()
     with np.load(path) as archive:
         arrays = dict(archive)
-    np.savez(path, **arrays | {"images": arrays["images"] + 1})
+    np.savez(path, **arrays | {"images": arrays["images"][::-1]})
     run(workdir, "evaluate")
-    assert "distilled.json is of another synthetic set" in capfd.readouterr().out
+    (new,) = set((workdir / "evaluate").glob("distilled-*.json")) - {before}
+    assert (
+        json.loads(new.read_text())["per_seed_per_class"]
+        != (json.loads(content)["per_seed_per_class"])
+    )
+    assert before.read_bytes() == content
 
 
 def test_damaged_synthetic_set_is_named_and_written_again(copy, finished, run):
@@ -160,36 +172,71 @@ def test_damaged_config_is_refused_and_left_alone(copy, run):
     with pytest.raises(UserError, match=r"config\.json is damaged .* restore it"):
         run(workdir)
     (workdir / "config.json").unlink()
-    with pytest.raises(UserError, match=r"config\.json is missing"):
+    with pytest.raises(UserError, match=r"has no config\.json of this program"):
         run(workdir)
     assert before and not (workdir / "config.json").exists()
 
 
-@pytest.mark.parametrize("name", ["config.json", "distill", "experts/representation"])
-def test_other_format_versions_are_refused_and_left_alone(copy, run, monkeypatch, name):
+@pytest.mark.parametrize("stage", ["all", "evaluate"])
+def test_damaged_or_missing_record_of_a_set_is_refused_and_left_alone(copy, run, stage):
     workdir = copy()
-    if name != "config.json":
-        rewrite_config(workdir)
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", checkpoint.FORMAT_VERSION + 1)
+    alter(workdir / "set.json", '"ipc": 1', '"ipc": 2')
+    before = (workdir / "set.json").read_bytes()
+    with pytest.raises(UserError, match=r"set\.json is damaged .* restore it"):
+        run(workdir, stage)
+    assert (workdir / "set.json").read_bytes() == before
+    (workdir / "set.json").unlink()
+    with pytest.raises(UserError, match=r"set\.json is missing, so nobody knows"):
+        run(workdir, stage)
+    assert not (workdir / "set.json").exists()
+
+
+def test_damaged_first_set_is_named_and_written_again(copy, finished, run):
+    workdir = copy(without=("evaluate",))
+    cut(workdir / "synthetic" / "initial.npz")
+    with pytest.raises(UserError, match=r"initial\.npz is damaged .* delete it and run") as caught:
+        run(workdir, "evaluate")
+    assert "\n" not in str(caught.value)
+    (workdir / "synthetic" / "initial.npz").unlink()
+    run(workdir)
+    runs.assert_same(workdir, finished)
+
+
+@pytest.mark.parametrize("name", ["config.json", "set.json", "distill", "experts"])
+def test_other_format_versions_are_refused_and_left_alone(copy, run, monkeypatch, name):
+    """Breaks when a later version of the program reads what it does not understand."""
+    workdir = copy()
+    if name.endswith(".json"):
+        change_version(workdir / name, claims.FORMAT_VERSION + 1)
+    else:
+        monkeypatch.setattr(checkpoint, "FORMAT_VERSION", checkpoint.FORMAT_VERSION + 1)
     if name == "distill":
         for path in (workdir / "experts").glob("**/record/metadata"):
-            rewrite(path)
+            change_version(path, checkpoint.FORMAT_VERSION)
     before = sorted(path for path in workdir.glob("**/*") if path.name != "seconds.json")
     with pytest.raises(UserError, match="format version") as caught:
         run(workdir)
-    assert name.split("/")[0] in str(caught.value) or str(workdir) in str(caught.value)
+    assert str(workdir / name if not name.endswith("json") else workdir) in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert sorted(path for path in workdir.glob("**/*") if path.name != "seconds.json") == before
 
 
-def rewrite(path):
-    """Gives a sealed record the current format version."""
-    record = files.unseal(json.loads(path.read_text()))
-    record["format_version"] = checkpoint.FORMAT_VERSION
-    path.write_text(json.dumps(files.seal(record)))
+def test_workdir_of_the_format_before_is_refused_with_one_sentence(tmp_path, run):
+    """Format 2 had one identity for everything and no set.json."""
+    workdir = tmp_path / "old"
+    (workdir / "experts" / "representation" / "group_0000_0001").mkdir(parents=True)
+    record = {"format_version": 2, "identity": {"seed": 0, "distill": {"ipc": 1}}, "config": {}}
+    files.write_sealed(workdir / "config.json", record)
+    before = (workdir / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"was written in format version 2, .* has 3; give") as e:
+        run(workdir)
+    assert "\n" not in str(e.value) and "--workdir" in str(e.value)
+    assert (workdir / "config.json").read_bytes() == before
+    assert {path.name for path in workdir.iterdir()} == {"config.json", "experts"}
 
 
-def rewrite_config(workdir):
-    path = workdir / "config.json"
+def change_version(path, version):
+    """Gives a sealed record another format version."""
     record = files.unseal(json.loads(path.read_text()))
-    record["format_version"] = checkpoint.FORMAT_VERSION + 1
+    record["format_version"] = version
     path.write_text(json.dumps(files.seal(record)))

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ltdd_jax.pipeline import distill
+from ltdd_jax import pipeline
 from ltdd_jax.runtime import mesh
 from ltdd_jax.types import UserError
 
@@ -68,7 +68,7 @@ def test_an_epoch_is_fetched_while_the_next_runs(run, tmp_path, monkeypatch):
 def test_too_little_memory_is_refused_with_advice(run, tmp_path, monkeypatch):
     monkeypatch.setattr(mesh, "free_memory", lambda: 1000)
     monkeypatch.setattr(
-        distill, "Distiller", lambda *_: pytest.fail("the estimate must come first")
+        pipeline, "run_experts", lambda *_: pytest.fail("the estimate must come first")
     )
-    with pytest.raises(UserError, match=r"needs about .* lower --config\.distill\.batch_size"):
+    with pytest.raises(UserError, match=r"needs about .* lower --config\.trajectory\.batch_size"):
         run(tmp_path / "run")

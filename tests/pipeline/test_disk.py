@@ -41,13 +41,16 @@ def test_failed_save_names_the_place_and_the_run_continues(
     runs.assert_same(tmp_path / "run", finished)
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "report.json", "config.json"])
-def test_failed_write_of_a_file_is_explained(copy, run, monkeypatch, name):
-    workdir = copy()
-    (workdir / name).unlink()
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "report.json", "config.json", "set.json", "initial.npz"]
+)
+def test_failed_write_of_a_file_is_explained(copy, run, monkeypatch, tmp_path, name):
     if name == "config.json":
-        for part in ("distill", "synthetic", "evaluate"):
-            (workdir / part).rename(workdir / f"old_{part}")
+        workdir = tmp_path / "new"
+    else:
+        workdir = copy(without=("distill", "evaluate"))
+        for path in (workdir / name, workdir / "set.json"):
+            path.unlink(missing_ok=True)
     original = os.fsync
 
     def fsync(descriptor):
@@ -58,7 +61,7 @@ def test_failed_write_of_a_file_is_explained(copy, run, monkeypatch, name):
     monkeypatch.setattr(files.os, "fsync", fsync)
     with pytest.raises(UserError, match=rf"cannot write .*{name}: Disk quota exceeded"):
         run(workdir)
-    assert not (workdir / name).exists()
+    assert not list(workdir.glob(f"**/{name}"))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Breaks when a mistake ends in a traceback, in exit code 0, or in a message without a remedy."""
 
+import json
+import shutil
 import types
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ltdd_jax import main
+from ltdd_jax.pipeline import experts
 from tests.pipeline import runs
 
 
@@ -14,8 +17,9 @@ from tests.pipeline import runs
 def end(settings, monkeypatch, capsys, tiny):
     """Calls `main` with a config and returns the exit code and the message."""
 
-    def call(workdir, stage="all", config=None, **fields):
+    def call(workdir, stage="all", set_name="", config=None, **fields):
         flags = {"CONFIG": config or tiny(**fields), "WORKDIR": str(workdir), "STAGE": stage}
+        flags |= {"SET": set_name}
         flags |= {"DISTRIBUTED": False, "COORDINATOR": None, "NUM_PROCESSES": None}
         flags |= {"PROCESS_ID": None}
         for name, value in flags.items():
@@ -93,11 +97,12 @@ def test_pictures_that_do_not_fit(end, tmp_path, pictures, expected):
     assert expected in message
 
 
-def test_workdir_of_another_run_is_refused_with_the_fields(end, copy):
+def test_workdir_of_another_seed_or_other_data_is_refused_with_the_fields(end, copy):
     workdir = copy()
-    code, message = end(workdir, trajectory__image_lr=2.0, seed=1)
-    assert code == 2
-    assert "holds another run: trajectory.image_lr: 1.0 -> 2.0; seed: 0 -> 1; give" in message
+    code, message = end(workdir, data__zca_eps=0.2, seed=1)
+    assert (code, message.count("\n")) == (2, 1)
+    assert "is of another seed or other data: data.zca_eps: 0.1 -> 0.2; seed: 0 -> 1" in message
+    assert "give another --workdir" in message
 
 
 def test_workdir_of_other_data_is_refused(end, copy, monkeypatch):
@@ -106,16 +111,22 @@ def test_workdir_of_other_data_is_refused(end, copy, monkeypatch):
     assert (code, "data_fingerprint: '" in message) == (2, True)
 
 
-def test_trajectories_of_other_settings_are_refused_with_the_fields(end, finished, tmp_path):
-    code, message = end(
-        tmp_path / "run",
-        experts__path=str(finished / "experts"),
-        experts__representation__rho=0.5,
-        seed=3,
+def test_trajectories_of_other_settings_are_refused_with_the_fields(end, finished, tmp_path, tiny):
+    """Even where somebody moved them to the name of these settings."""
+    wanted = types.SimpleNamespace(
+        config=tiny(experts__representation__rho=0.5, seed=3),
+        problem=types.SimpleNamespace(
+            fingerprint=json.loads((finished / "report.json").read_text())["data_fingerprint"]
+        ),
     )
+    name = experts.name_directory(wanted, "representation")
+    assert not (finished / "experts" / name).exists()
+    shutil.copytree(runs.find_experts(finished, "representation"), tmp_path / "experts" / name)
+    wanted.config.experts.path = str(tmp_path / "experts")
+    code, message = end(tmp_path / "run", config=wanted.config)
     assert code == 2
     assert "were made with other settings: experts.representation.rho: 0.01 -> 0.5; seed" in message
-    assert not (finished / "experts" / ".lock").exists()
+    assert not (tmp_path / "experts" / ".lock").exists()
 
 
 def test_stages_without_what_they_need_say_which_stage_to_run(end, tmp_path, copy):

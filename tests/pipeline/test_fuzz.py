@@ -12,6 +12,7 @@ import pathlib
 import re
 import shutil
 import tarfile
+import types
 
 import hypothesis
 import jax
@@ -23,13 +24,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from ltdd_jax import config as configs
-from ltdd_jax import pipeline, records
+from ltdd_jax import records
 from ltdd_jax.data import sources
-from ltdd_jax.distill import matching
-from ltdd_jax.pipeline import distill, plan, problem
+from ltdd_jax.pipeline import artefacts, distill, experts, plan, problem
+from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime import files
-from ltdd_jax.types import UserError
+from ltdd_jax.types import SyntheticSet, UserError
 from tests import test_command_line
 from tests.pipeline import little, tiny_config
 
@@ -59,6 +60,7 @@ anything = st.one_of(
     st.floats(),
     st.text(max_size=20),
     st.lists(st.integers(), max_size=2),
+    st.lists(st.one_of(st.none(), st.integers(), st.floats()), max_size=3).map(tuple),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=1),
     st.sampled_from(["", "convnet", "cifar10", "folder", "tfds:x", "auto", "color_crop", "exact"]),
 )
@@ -74,7 +76,10 @@ def near(default):
         return st.sampled_from(
             [-1.0, 0.0, 1e-300, 1e-9, 0.3, 1.0, 7.5, 1e9, 1e300, math.nan, math.inf]
         )
-    return st.one_of(st.just(default), st.text(max_size=8), st.just("convnet"), st.just("mlp"))
+    if isinstance(default, tuple):
+        return st.sampled_from([(), (0.1,), (1, 0.5), (0.1, -1.0), (math.nan,), (True,), ("a",)])
+    words = st.sampled_from(["convnet", "mlp", *configs.METHODS, "soft", "hard", "real", "all"])
+    return st.one_of(st.just(default), st.text(max_size=8), words)
 
 
 changes = st.dictionaries(st.sampled_from(sorted(DEFAULTS)), st.none(), min_size=1, max_size=4)
@@ -135,44 +140,43 @@ def test_accepted_config_can_be_traced(data, digits, monkeypatch, tmp_path_facto
         default = DEFAULTS[path]
         values[path] = data.draw(sizes if type(default) is int else near(default))
     config = make(values)
+    monkeypatch.setattr(experts, "Snapshots", Zeros)
     try:
         configs.validate(config)
         if config.data.source != "digits" or config.data.image_size:
             return
         train, test = problem.load_sets(config)
         task = problem.load_problem(config, train, test)
-        workspace = Workspace(config, str(tmp_path_factory.mktemp("run")))
-        assert plan.describe(config, task, workspace)
-        trace_distillation(config, task)
+        run = Run(config, task, Workspace(config, str(tmp_path_factory.mktemp("run"))), None)
+        method = distill.make_method(run)
+        assert plan.describe(run, method)
+        trace_distillation(task, method)
     except UserError as error:
         check_message(error)
 
 
-def trace_distillation(config, task):
-    phases, tx = distill.make_phases(config, task), distill.make_optimizer(config)
-    step = distill.steps.make_distill_step(
-        task.network, phases, tx, task.augment, gradient=config.trajectory.gradient
-    )
-    size = config.distill.ipc * task.num_classes
-    synthetic = pipeline.SyntheticSet(
-        images=jax.ShapeDtypeStruct((size, *task.image_shape), np.float32),
-        label_logits=jax.ShapeDtypeStruct((size, task.num_classes), np.float32),
+class Zeros:
+    """Stands in for the trained experts."""
+
+    def __init__(self, run):
+        self._like = jax.eval_shape(run.problem.network.init, jax.random.key(0))
+
+    def read(self, kind, expert, epoch):
+        return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self._like)
+
+
+def trace_distillation(task, method):
+    rows = len(method.labels)
+    synthetic = SyntheticSet(
+        images=jax.ShapeDtypeStruct((rows, *task.image_shape), np.float32),
+        label_logits=jax.ShapeDtypeStruct((rows, task.num_classes), np.float32),
         step_size=jax.ShapeDtypeStruct((), np.float32),
     )
-    params = jax.eval_shape(task.network.init, jax.random.key(0))
-
-    def run(key, synthetic, params):
-        state = distill.states.init_state(key, synthetic, tx)
-        pairs = [
-            distill.steps.ExpertPair(
-                start=params, target=matching.select_part(params, phase.matched)
-            )
-            for phase in phases
-        ]
-        return step(state, pairs)
-
     with jax.debug_key_reuse(False):
-        jax.eval_shape(run, jax.random.key(0), synthetic, params)
+        state = jax.eval_shape(method.init, jax.random.key(0), synthetic)
+        after, metrics = jax.eval_shape(method.step, state, method.read(0))
+    assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
+    assert {"loss", *method.limits} <= metrics.keys()
 
 
 def mutate(data, content: bytes) -> bytes:
@@ -189,55 +193,68 @@ def mutate(data, content: bytes) -> bytes:
     return data.draw(st.binary(max_size=64))
 
 
+def make_place(root):
+    """What `artefacts.read_set` looks at of a run."""
+    return types.SimpleNamespace(
+        workspace=types.SimpleNamespace(synthetic=epath.Path(root) / "synthetic"),
+        problem=types.SimpleNamespace(num_classes=10, image_shape=(8, 8, 1)),
+    )
+
+
 @examples(150)
 @hypothesis.given(data=st.data())
-def test_damaged_synthetic_npz_is_refused_or_intact(data, digits, tmp_path_factory):
-    config = tiny_config.get_config()
-    workspace = Workspace(config, str(tmp_path_factory.getbasetemp() / "npz"))
-    task = type("Task", (), {"num_classes": 10, "image_shape": (8, 8, 1)})
+def test_damaged_synthetic_npz_is_refused_or_intact(data, tmp_path_factory):
+    place = make_place(tmp_path_factory.getbasetemp() / "npz")
     arrays = {
         "images": np.arange(640, dtype=np.float32).reshape(10, 8, 8, 1),
         "label_logits": np.arange(100, dtype=np.float32).reshape(10, 10),
         "step_size": np.float32(0.1),
+        "labels": np.arange(10, dtype=np.int32),
     }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    files.write_bytes(workspace.synthetic / "synthetic.npz", mutate(data, buffer.getvalue()))
+    files.write_bytes(artefacts.find_set(place, "synthetic"), mutate(data, buffer.getvalue()))
     try:
-        found = pipeline.read_synthetic(config, task, workspace)
+        found = artefacts.read_set(place, "synthetic")
     except UserError as error:
         check_message(error)
     else:
+        np.testing.assert_array_equal(found.labels, arrays.pop("labels"))
         for name, array in arrays.items():
-            np.testing.assert_array_equal(getattr(found, name), array)
+            np.testing.assert_array_equal(getattr(found.synthetic, name), array)
 
 
-names = st.sampled_from(["images", "label_logits", "step_size", "other"])
+names = st.sampled_from(["images", "label_logits", "step_size", "labels", "other"])
 shapes = st.sampled_from([(), (10,), (10, 10), (10, 8, 8, 1), (3, 8, 8, 1), (0,)])
 dtypes = st.sampled_from([np.float32, np.float64, np.int32, np.uint8, np.bool_, np.complex64])
 
 
 @examples(60)
-@hypothesis.given(st.dictionaries(names, st.tuples(shapes, dtypes, st.booleans())))
-def test_npz_of_something_else_is_refused(tmp_path_factory, chosen):
-    config = tiny_config.get_config()
-    workspace = Workspace(config, str(tmp_path_factory.getbasetemp() / "other"))
-    task = type("Task", (), {"num_classes": 10, "image_shape": (8, 8, 1)})
+@hypothesis.given(st.dictionaries(names, st.tuples(shapes, dtypes, st.booleans())), st.booleans())
+def test_npz_of_something_else_is_refused(tmp_path_factory, chosen, is_near):
+    """Also when all arrays but those that were drawn are as they should be."""
+    place = make_place(tmp_path_factory.getbasetemp() / "other")
     arrays = {
-        name: np.full(shape, np.nan if bad and dtype != np.bool_ else 1).astype(dtype)
-        if np.issubdtype(dtype, np.inexact)
-        else np.ones(shape, dtype)
-        for name, (shape, dtype, bad) in chosen.items()
+        "images": np.ones((10, 8, 8, 1), np.float32),
+        "label_logits": np.ones((10, 10), np.float32),
+        "step_size": np.float32(0.1),
+        "labels": np.arange(10, dtype=np.int32),
     }
+    arrays = arrays if is_near else {}
+    for name, (shape, dtype, bad) in chosen.items():
+        value = np.nan if np.issubdtype(dtype, np.inexact) else 10
+        arrays[name] = np.full(shape, value if bad else 1).astype(dtype)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    files.write_bytes(workspace.synthetic / "synthetic.npz", buffer.getvalue())
+    files.write_bytes(artefacts.find_set(place, "synthetic"), buffer.getvalue())
     try:
-        found = pipeline.read_synthetic(config, task, workspace)
+        found = artefacts.read_set(place, "synthetic")
     except UserError as error:
         check_message(error)
     else:
-        assert np.isfinite(found.images).all() and found.images.shape == (10, 8, 8, 1)
+        images, rows = found.synthetic.images, len(found.labels)
+        assert np.isfinite(images).all() and images.shape == (rows, 8, 8, 1)
+        assert rows and found.labels.min() >= 0 and found.labels.max() < 10
 
 
 @examples(100)

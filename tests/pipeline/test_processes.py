@@ -115,7 +115,7 @@ def test_mistake_ends_both(program, copy):
     workdir = copy()
     with contextlib.ExitStack() as stack:
         first, second = start_two(stack, program, workdir, "--config.seed=1")
-        assert "holds another run" in finish(first, 2)
+        assert "is of another seed or other data" in finish(first, 2)
         output, _ = second.communicate(timeout=60)
         assert second.returncode != 0
     assert "another process of this run has ended" in output or "another task died" in output

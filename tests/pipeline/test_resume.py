@@ -41,7 +41,7 @@ def test_run_stopped_every_few_steps_equals_an_uninterrupted_one(
 @pytest.mark.parametrize(
     ("sent", "code", "place"),
     [
-        (signal.SIGTERM, 143, "experts/representation/group_*/epochs_*"),
+        (signal.SIGTERM, 143, "experts/representation-*/group_*/epochs_*"),
         pytest.param(signal.SIGINT, 130, "distill/step_*", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 143, "evaluate/*/step_*", marks=pytest.mark.slow),
     ],

@@ -1,6 +1,7 @@
 """Breaks when an output of a run is missing or wrong, or when a stage repeats what is there."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -9,14 +10,24 @@ from PIL import Image
 
 from tests.pipeline import runs, tiny_config
 
-ARMS = {"distilled", "random_real", "full_real"}
+ROWS = ["distilled", "initial", "initial_at_baseline_rate", "random_real", "full_real"]
 
 
 def test_workdir_holds_every_output_and_nothing_temporary(finished):
     assert {path.name for path in finished.iterdir()} == {
-        "config.json", "distill", "evaluate", "experts", "metrics.jsonl", "preprocessing.npz",
-        "report.json", "report.md", "seconds.json", "synthetic",
+        "accuracy", "baselines", "config.json", "distill", "evaluate", "experts", "metrics.jsonl",
+        "preprocessing.npz", "report.json", "report.md", "seconds.json", "set.json", "synthetic",
     }  # fmt: skip
+    kinds = ["classifier", "representation"]
+    assert sorted(path.name[:-9] for path in (finished / "experts").iterdir()) == kinds
+    assert sorted(path.name[:-14] for path in (finished / "accuracy").iterdir()) == kinds
+    assert {path.name for path in (finished / "synthetic").iterdir()} == {
+        "grid.png", "initial.npz", "iteration_000003.npz", "iteration_000006.npz", "synthetic.npz",
+    }  # fmt: skip
+    for folder, rows in (("evaluate", ROWS[:3]), ("baselines", ROWS[3:])):
+        found = [path.name for path in (finished / folder).glob("*.json")]
+        assert sorted(name[:-14] for name in found) == sorted(rows)
+        assert all(re.fullmatch(r"\w+-[0-9a-f]{8}\.json", name) for name in found)
     assert not list(finished.glob("**/*tmp*")) and not list(finished.glob("**/*damaged*"))
 
 
@@ -41,14 +52,18 @@ def test_synthetic_set_has_the_documented_arrays(finished):
 
 def test_report_has_every_result_and_absent_groups_are_absent(finished):
     report = json.loads((finished / "report.json").read_text())
-    assert report["results"].keys() == ARMS
+    assert report["results"].keys() == set(ROWS)
     for result in report["results"].values():
         assert result.keys() == {
             "mean", "std", "per_seed", "per_class", "balanced", "many", "medium", "few",
+            "title", "rate", "tuning", "num_epochs", "updates", "images",
         }  # fmt: skip
         assert (len(result["per_seed"]), len(result["per_class"])) == (2, 10)
         assert np.mean(result["per_seed"]) == pytest.approx(result["mean"])
-    assert {"config_hash", "data_fingerprint", "versions", "seconds"} <= report.keys()
+    assert {"config_hash", "data_fingerprint", "versions", "seconds", "experts"} <= report.keys()
+    results = report["results"]
+    assert (results["distilled"]["images"], results["full_real"]["images"]) == (10, 417)
+    assert (results["distilled"]["updates"], results["full_real"]["updates"]) == (6, 2 * 4)
     assert report["seconds"].keys() == set(runs.STAGES)
     assert "distilled set" in (finished / "report.md").read_text()
 
@@ -58,6 +73,8 @@ def test_metrics_have_a_line_per_epoch_and_logged_iteration(finished):
     assert [(line["stage"], line["step"]) for line in lines] == [
         *(("representation", epoch) for epoch in range(1, 6)),
         *(("classifier", epoch) for epoch in range(1, 4)),
+        ("representation_accuracy", 5),
+        ("classifier_accuracy", 3),
         *(("distill", step) for step in (3, 6, 7)),
     ]
     assert all(line["loss_min"] <= line["loss"] <= line["loss_max"] for line in lines[:8])
@@ -91,8 +108,8 @@ def test_second_run_trains_nothing_and_says_what_is_there(copy, run, capfd, fini
 
 
 def test_trajectories_are_shared_through_their_path(finished, run, tmp_path, capfd):
-    fields = {"evaluation__baseline_step_size": 0.02}  # what makes it another run
-    run(tmp_path / "other", experts__path=str(finished / "experts"), **fields)
+    fields = {"trajectory__image_lr": 2.0}  # what makes it another set
+    run(tmp_path / "other", stage="experts", experts__path=str(finished / "experts"), **fields)
     assert "classifier experts: 2 of 2 are there" in capfd.readouterr().out
     assert not (tmp_path / "other" / "experts").exists()
     assert not (finished / "experts" / ".lock").exists()
@@ -106,5 +123,6 @@ def test_more_experts_add_to_those_that_are_there(finished, run, tmp_path):
     before, after = runs.snapshots(finished / "experts"), runs.snapshots(tmp_path / "experts")
     assert {name: after[name] for name in before} == before
     assert {name.split(".")[1] for name in after} == {f"expert_{e:04d}" for e in range(3)}
-    epochs = {name.split(".")[2] for name in after if name.startswith("representation.expert_0002")}
+    third = [name.split(".") for name in after if ".expert_0002." in name]
+    epochs = {epoch for kind, _, epoch, *_ in third if kind.startswith("representation")}
     assert epochs == {f"{epoch:04d}" for epoch in range(6)}

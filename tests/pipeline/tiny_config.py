@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
 
     distill, trajectory = config.distill, config.trajectory
     distill.ipc = 1
+    distill.keep_steps = 3
     trajectory.num_iterations = 7
     trajectory.expert_epochs = 1
     trajectory.batch_size = 6
@@ -37,6 +38,7 @@ def get_config() -> ConfigDict:
     config.evaluation.num_seeds = 2
     config.evaluation.num_epochs = 5
     config.evaluation.full_num_epochs = 1
+    config.evaluation.baseline_rates = (0.02, 0.05)
 
     runtime = config.runtime
     runtime.log_steps = 3

@@ -1,0 +1,122 @@
+"""To what a directory and the sets in it belong: each carries the identity of what made it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ltdd_jax import config as configs
+from ltdd_jax import records
+from ltdd_jax.pipeline.workspace import Workspace
+from ltdd_jax.runtime import files
+from ltdd_jax.types import UserError
+
+FORMAT_VERSION = 3  # of a directory; 3: every artefact carries its own identity
+_OWN = (".lock", "experts")  # what may be there before the first run
+
+
+def claim(workspace: Workspace, fingerprint: str) -> None:
+    """Makes the directory that of this seed and data, or checks that it already is.
+
+    Args:
+      workspace: paths and config.
+      fingerprint: SHA-256 of the data.
+
+    Raises:
+      UserError: it belongs to another seed or other data (the fields that differ are listed),
+        to another version of the program or to something else; its config.json is damaged,
+        or it cannot be written.
+    """
+    found = configs.identity(workspace.config, ("seed", "data"))
+    record = {
+        "format_version": FORMAT_VERSION,
+        "identity": found | {"data_fingerprint": fingerprint},
+    }
+    path = workspace.root / "config.json"
+    before = _read_record(path)
+    if before is None:
+        _refuse_foreign(workspace.root, path)
+        files.write_sealed(path, record)
+        return
+    changed = records.differences(before["identity"], record["identity"])
+    if changed:
+        raise UserError(
+            f"{workspace.root} is of another seed or other data: {'; '.join(changed)}; give "
+            "another --workdir or restore these values"
+        )
+
+
+def claim_set(workspace: Workspace, identity: Mapping[str, Any]) -> None:
+    """Makes the place of the set that of the set with this identity, or checks that it is.
+
+    Until its distillation has begun, a place may change hands.
+
+    Raises:
+      UserError: it holds a set that other settings made; nothing is overwritten.
+    """
+    before = read_set_record(workspace)
+    if before is None or not _has_set(workspace):
+        files.write_sealed(
+            workspace.set_record,
+            {
+                "format_version": FORMAT_VERSION,
+                "identity": dict(identity),
+                "config": workspace.config.to_dict(),
+            },
+        )
+        return
+    changed = records.differences(before["identity"], identity)
+    if changed:
+        raise UserError(
+            f"{workspace.home} holds a set that was made with other settings: "
+            f"{'; '.join(changed)}; nothing is overwritten: give --set=NAME to keep both in "
+            "this directory with the same experts, or another --workdir, or restore these "
+            "values"
+        )
+
+
+def read_set_record(workspace: Workspace) -> dict[str, Any] | None:
+    """Identity and config of the set that is here; None if there is none.
+
+    Raises:
+      UserError: it is damaged, missing beside results, or of another format version.
+    """
+    found = _read_record(workspace.set_record)
+    if found is None and _has_set(workspace):
+        raise UserError(
+            f"{workspace.set_record} is missing, so nobody knows what made the set in "
+            f"{workspace.home}; restore it or give another --workdir"
+        )
+    return found
+
+
+def _has_set(workspace):
+    """Whether a distillation has left something here."""
+    return workspace.distill.exists() or workspace.synthetic.exists()
+
+
+def _read_record(path):
+    try:
+        found = files.read_sealed(path)
+    except files.DamagedFileError as error:
+        raise UserError(f"{error}; restore it or give another --workdir") from error
+    if found is not None and found["format_version"] != FORMAT_VERSION:
+        raise UserError(
+            f"{path.parent} was written in format version {found['format_version']}, this "
+            f"program has {FORMAT_VERSION}; give another --workdir or use the version of the "
+            "program that wrote it"
+        )
+    return found
+
+
+def _refuse_foreign(root, path):
+    """A directory with something in it that is not ours is left alone."""
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise UserError(f"--workdir={root} is a file: give a directory")
+    there = [c.name for c in root.iterdir() if not c.name.startswith(_OWN)]
+    if there:
+        raise UserError(
+            f"--workdir={root} is not empty ({sorted(there)[0]} is there) and has no "
+            f"{path.name} of this program; give a new or an empty directory, or restore that "
+            "file"
+        )

@@ -1,0 +1,78 @@
+"""The learning rates of real images: chosen on held-out training images, never on test images."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from ltdd_jax import pipeline
+from ltdd_jax.data import long_tail
+from ltdd_jax.pipeline import problem, rows
+from ltdd_jax.pipeline.run import Run
+from ltdd_jax.pipeline.workspace import Workspace
+from tests.pipeline import runs, tiny_config
+
+BASELINES = ("random_real", "full_real")
+
+
+@pytest.fixture(scope="module")
+def task():
+    config = tiny_config.get_config()
+    return config, problem.load_problem(config, *problem.load_sets(config))
+
+
+def test_rates_are_compared_on_networks_that_never_saw_the_held_out_images(task, finished):
+    """Breaks when a baseline takes an image that judges it, or gives it another class."""
+    config, data = task
+    these = rows.make_rows(Run(config, data, Workspace(config, str(finished)), None))
+    labels = data.train.labels
+    kept, held = long_tail.hold_out((config.seed, 1), labels, config.evaluation.held_out)
+    known = {data.train_images[row].tobytes(): row for row in range(len(labels))}
+    # Equal pictures could lie on both sides; here are none.
+    assert len(known) == len(labels)
+    tuned = [row for row in these if row.load_kept is not None]
+    assert [row.name for row in tuned] == list(BASELINES)
+    for row in tuned:
+        images, logits = row.load_kept(kept, 2)
+        assert images.shape[-4] == row.num_rows  # the compiled program of the row itself
+        images, logits = images.reshape(-1, *data.image_shape), logits.reshape(-1, 10)
+        taken = np.array([known[image.tobytes()] for image in images])
+        assert set(taken) <= set(kept) and not set(taken) & set(held)
+        np.testing.assert_array_equal(logits.argmax(axis=1), labels[taken])
+        assert set(labels[taken]) == set(range(10))
+        whole, _ = row.load(2)
+        assert whole.shape[-4] == row.num_rows
+
+
+def test_test_images_have_no_part_in_the_choice(copy, finished, run, monkeypatch):
+    """With other test images and labels the same rates are chosen by the same scores."""
+    workdir, load = copy(without=("evaluate",)), problem.load_problem
+
+    def spoil(*arguments):
+        found = load(*arguments)
+        test = dataclasses.replace(found.test, labels=np.roll(found.test.labels, 5))
+        return dataclasses.replace(found, test=test, test_images=-found.test_images)
+
+    monkeypatch.setattr(pipeline, "load_problem", spoil)
+    run(workdir, "evaluate")
+    for row in BASELINES:
+        before, after = (
+            json.loads(runs.find_result(x, row).read_text()) for x in (finished, workdir)
+        )
+        assert after["per_seed_per_class"] != before["per_seed_per_class"]
+        assert (after["rate"], after["tuning"]) == (before["rate"], before["tuning"])
+
+
+def test_best_rate_on_the_held_out_images_is_used(finished):
+    results = json.loads((finished / "report.json").read_text())["results"]
+    for row in BASELINES:
+        scores = {float(rate): score for rate, score in results[row]["tuning"].items()}
+        assert scores.keys() == {0.02, 0.05}
+        assert scores[results[row]["rate"]] == max(scores.values())
+    assert results["initial_at_baseline_rate"]["rate"] == results["random_real"]["rate"]
+    for row in ("distilled", "initial", "initial_at_baseline_rate"):
+        assert results[row]["tuning"] == {}
+    with np.load(finished / "synthetic" / "synthetic.npz") as archive:
+        step_size = float(archive["step_size"])
+    assert results["distilled"]["rate"] == results["initial"]["rate"] == step_size
