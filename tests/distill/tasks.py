@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from ltdd_jax import config as configs
-from ltdd_jax import nets
-from ltdd_jax.distill import FAMILIES, Method, Task
+from ltdd_jax import families, nets
+from ltdd_jax.distill import Method, Task
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.runtime import prng
 
@@ -94,4 +94,5 @@ def make_config(name: str, **fields):
 def make_method(name: str, task: Task, **fields) -> Method:
     """The method that the pipeline would build from `make_config(name, **fields)`."""
     config, section = make_config(name, **fields), PRESETS[name].section
-    return FAMILIES[section](task, ipc=config.distill.ipc, **config[section].to_dict())
+    build = families.find_builder(section)
+    return build(task, ipc=config.distill.ipc, **config[section].to_dict())
