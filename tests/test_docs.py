@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from ltdd_jax import command_line, families, fields, presets, validation
 from ltdd_jax import config as configs
-from ltdd_jax import families, fields, presets, validation
 from ltdd_jax.types import UserError
 from tests.distill import tasks, test_method
 
@@ -65,6 +65,16 @@ def test_the_config_of_the_page_is_valid(registered):
     config.distribution_matching.batch_size = 0
     with pytest.raises(UserError, match=r"distribution_matching\.batch_size=0"):
         configs.validate(config)
+
+
+def test_fields_of_the_page_can_be_set_on_the_command_line(registered, tmp_path):
+    """Breaks when a registered section is refused because the file has not been read yet."""
+    path = tmp_path / "digits_dm.py"
+    path.write_text(CONFIG, encoding="utf-8")
+    set_field = "--config.distribution_matching.batch_size=64"
+    command_line.check_overrides([f"--config={path}", set_field])
+    with pytest.raises(UserError, match="is not a field"):
+        command_line.check_overrides([f"--config={path}", f"{set_field[:-4]}s=64"])
 
 
 def test_a_name_is_registered_once(registered):
