@@ -1,6 +1,8 @@
 """One clear sentence for every mistake in the flags or in a config file."""
 
+import contextlib
 import re
+import runpy
 import traceback
 from collections.abc import Sequence
 
@@ -59,7 +61,14 @@ def check_overrides(argv: Sequence[str]) -> None:
             )
         if not found or found[1] in fields:
             continue
+        # The config file may register a family of methods, whose fields exist once it ran. What
+        # is wrong with the file itself is said when it is read as a flag.
+        with contextlib.suppress(Exception):
+            runpy.run_path(_config_path(argv))
+        fields = list(_defaults())
         name = found[1]
+        if name in fields:
+            continue
         inside = [field for field in fields if field.startswith(f"{name}.")]
         if inside:
             raise UserError(f"--config.{name} is a section: set a field, such as {inside[0]}")

@@ -7,7 +7,7 @@ A file in `configs/` calls `base_config()`, overrides fields, lays a method's pr
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from ltdd_jax import fields, presets, validation
 from ltdd_jax.errors import UserError
 from ltdd_jax.records import flatten
 
-METHODS = tuple(presets.PRESETS)
+METHODS = presets.PRESETS.keys()  # a view, which shows methods that are registered later
 DEFAULT_METHOD = "dam_ed"
 # Where files lie is not part of what a result is: data and trajectories carry fingerprints.
 _LOCATIONS = ("data.data_dir", "data.path", "experts.path")
@@ -99,7 +99,7 @@ def identity_hash(found: dict[str, Any]) -> str:
 def parse_argument(
     argument: str,
     variants: Sequence[str],
-    methods: Sequence[str] = (),
+    methods: Collection[str] = (),
     modifiers: Sequence[str] = (),
 ) -> tuple[str, str, frozenset[str]]:
     """Reads what follows the colon of `--config=file.py:VARIANT,METHOD,MODIFIER`.

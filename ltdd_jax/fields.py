@@ -187,13 +187,19 @@ _EXPERTS = {
     },
 }
 
-_DISTILL = {
-    "method": Field(
+
+def method_field() -> Field:
+    """The field with the name of the method, for the presets that there are now."""
+    return Field(
         "dam_ed",
         one_of(*presets.PRESETS),
         "Name of the method; chosen after the colon of --config=FILE:METHOD, which also sets what "
         "belongs to it.",
-    ),
+    )
+
+
+_DISTILL = {
+    "method": method_field(),
     "ipc": Field(10, at_least(1), "Synthetic images per class (paper: 10, 20, 50)."),
     "keep_steps": Field(
         500,
@@ -277,7 +283,7 @@ _RUNTIME = {
 
 Tree = Mapping[str, Any]  # name -> Field, or name -> Tree
 
-FIELDS: Tree = {
+FIELDS: dict[str, Any] = {  # of the shape of a Tree; `families` adds sections
     "name": Field(
         "base",
         Rule(

@@ -42,7 +42,6 @@ def _one_phase(*, class_weighted: bool) -> dict[str, Any]:
     return {
         "trajectory.representation.class_weighted": class_weighted,
         "trajectory.representation.matched": "all",
-        "trajectory.representation.loss_weight": 1.0,
         "trajectory.classifier.loss_weight": 0.0,
         "trajectory.label_experts": "representation",
     }
@@ -52,6 +51,7 @@ def _hard_labels(gradient: str) -> dict[str, Any]:
     """What MTT, TESLA and FTD have in common."""
     return {
         **_one_phase(class_weighted=False),
+        "trajectory.representation.loss_weight": 1.0,
         "trajectory.labels": "hard",
         "trajectory.initial_images": "real",
         "trajectory.representation.sequential": False,
@@ -224,6 +224,7 @@ PRESETS: dict[str, Preset] = {
         {
             **_one_phase(class_weighted=False),
             **_experts(rho=0.01, alpha=0.3, weight_decay=0.0),
+            "trajectory.representation.loss_weight": 1.0,
             "trajectory.labels": "soft",
             "trajectory.gradient": "exact",
             "trajectory.skip_threshold": 1.0,

@@ -1,7 +1,7 @@
 """Checks of a config: each field against the table in `fields`, and combinations by hand."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ltdd_jax import fields, presets
@@ -35,8 +35,9 @@ def check_fields(values: Mapping[str, Any]) -> None:
     for path, field in table.items():
         _check_field(path, values[path], field)
     _check_data(values)
-    if presets.PRESETS[values["distill.method"]].section == "trajectory":
-        _check_trajectory(values)
+    section = presets.PRESETS[values["distill.method"]].section
+    if section in CHECKS:
+        CHECKS[section](values)
 
 
 def describe_wrong_type(path: str, value: Any, default: Any) -> str:
@@ -159,3 +160,7 @@ def _check_phase(values: Mapping[str, Any], phase: str) -> None:
             f"and there are {epochs}; lower one of them or raise "
             f"--config.experts.{phase}.num_epochs to at least {needed}"
         )
+
+
+# Section of a family -> check of the combinations of its fields.
+CHECKS: dict[str, Callable[[Mapping[str, Any]], None]] = {"trajectory": _check_trajectory}

@@ -62,7 +62,7 @@ def make_inner_loss(network: Network, phase: Phase, augment: AugmentFn) -> stude
 
     With several shards the parameters have a leading axis of shards, and shard j computes the
     rows of the j-th part of the batch. The gradient with respect to its parameters is then its
-    part of the gradient of the mean over the batch.
+    part of the gradient of the mean over the batch (docs/shards.md).
     """
 
     def row_losses(logits, label_logits):
@@ -81,20 +81,28 @@ def make_inner_loss(network: Network, phase: Phase, augment: AugmentFn) -> stude
         if phase.num_shards == 1:
             logits = predict(params, frozen, images)
         else:
-            parts, num_rows = _cut_rows(images, phase.num_shards)
-            logits = jax.vmap(predict, in_axes=(0, None, 0))(params, frozen, parts)
-            logits = logits.reshape(-1, logits.shape[-1])[:num_rows]
+            rows, is_own = _share_rows(weights, phase.num_shards)
+            logits = jax.vmap(predict, in_axes=(0, None, 0))(params, frozen, images[rows])
+            logits, rows = logits.reshape(-1, logits.shape[-1]), rows.reshape(-1)
+            weights = jnp.where(is_own.reshape(-1), weights[rows], 0)
+            label_logits = label_logits[rows]
         return (weights.astype(logits.dtype) * row_losses(logits, label_logits)).sum()
 
     return inner_loss
 
 
-def _cut_rows(images, num_shards):
-    """[B, ...] -> ([n, ceil(B / n), ...], B): consecutive parts, the last padded with zeros."""
-    num_rows = images.shape[0]
-    size = -(-num_rows // num_shards)
-    padding = ((0, num_shards * size - num_rows), *[(0, 0)] * (images.ndim - 1))
-    return jnp.pad(images, padding).reshape(num_shards, size, *images.shape[1:]), num_rows
+def _share_rows(weights, num_shards):
+    """Rows of each shard, int32 [n, ceil(B / n)], and which of them are not padding.
+
+    The R rows of a batch with weight come first; they are cut into consecutive parts of
+    ceil(R / n), so that a short batch is shared by all shards as well.
+    """
+    count = (weights > 0).sum()
+    size = -(-count // num_shards)
+    place = jnp.arange(-(-weights.shape[0] // num_shards))[None]
+    rows = jnp.arange(num_shards)[:, None] * size + place
+    is_own = (place < size) & (rows < count)
+    return jnp.where(is_own, rows, 0), is_own
 
 
 def phase_loss(

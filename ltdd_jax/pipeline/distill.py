@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltdd_jax import config as configs
-from ltdd_jax import training
-from ltdd_jax.distill import FAMILIES, Method, Task
+from ltdd_jax import families, training
+from ltdd_jax.distill import Method, Task
 from ltdd_jax.distill import step as steps
 from ltdd_jax.pipeline import artefacts, experts, health, loop
 from ltdd_jax.pipeline.run import Run
@@ -36,7 +36,8 @@ def make_method(run: Run) -> Method:
         num_experts=config.experts.num_experts,
         map_pairs=functools.partial(_map_pairs, run),
     )
-    return FAMILIES[section](task, ipc=config.distill.ipc, **config[section].to_dict())
+    build = families.find_builder(section)
+    return build(task, ipc=config.distill.ipc, **config[section].to_dict())
 
 
 def identify(run: Run, method: Method) -> dict:
