@@ -73,8 +73,9 @@ def copy_tree(destination: pathlib.Path) -> None:
 def run_tests(tree: pathlib.Path, tests: tuple[str, ...]) -> tuple[int, str]:
     """Runs tests in a copy of the tree; returns pytest's exit code and what it printed."""
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-x"]
-    command += ["-p", "no:cacheprovider", "-p", "no:xdist"]
+    command += ["-p", "no:cacheprovider"]
     environment = {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # importing them takes longer than many a test
         # What a change leaves alone is compiled once for all of them.
         "JAX_COMPILATION_CACHE_DIR": str(tree.parent / "compiled"),
         **os.environ,
