@@ -65,6 +65,7 @@ INSIDE = {
     "pipeline.workspace": set(),
     "pipeline.claims": {"pipeline.workspace"},
     "pipeline.problem": set(),
+    "pipeline.settle": set(),
     "pipeline.loop": set(),
     "pipeline.health": set(),
     "pipeline.run": {"pipeline.problem", "pipeline.workspace"},
