@@ -67,6 +67,7 @@ INSIDE = {
     "pipeline.workspace": set(),
     "pipeline.claims": {"pipeline.workspace"},
     "pipeline.problem": set(),
+    "pipeline.settle": set(),
     "pipeline.loop": set(),
     "pipeline.health": set(),
     "pipeline.run": {"pipeline.problem", "pipeline.workspace"},

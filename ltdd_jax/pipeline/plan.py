@@ -7,6 +7,7 @@ import numpy as np
 
 from ltdd_jax import backend, losses
 from ltdd_jax.distill import Method
+from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.pipeline import experts as expert_stage
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.runtime import files, mesh, processes
@@ -88,12 +89,15 @@ def check_disk(run: Run, method: Method) -> None:
 
 
 def _are_there(run, method):
-    """Whether every expert is on disk already."""
-    return all(
-        len(expert_stage.open_trajectories(run, kind).complete_experts())
-        >= run.config.experts.num_experts
-        for kind in method.experts
-    )
+    """Whether every expert is on disk already, or all but a damaged part that is made again."""
+    try:
+        return all(
+            len(expert_stage.open_trajectories(run, kind).complete_experts())
+            >= run.config.experts.num_experts
+            for kind in method.experts
+        )
+    except DamagedSegmentError:
+        return True
 
 
 def count_flops(run: Run, method: Method) -> dict[str, float]:

@@ -26,7 +26,9 @@ def end(settings, monkeypatch, capsys, tiny):
             monkeypatch.setattr(main, f"_{name}", types.SimpleNamespace(value=value))
         capsys.readouterr()
         code = main.main([])
-        return code, capsys.readouterr().err
+        errors = capsys.readouterr().err
+        assert errors.count("error: ") == 1 and "Traceback" not in errors
+        return code, errors[errors.index("error: ") :]  # what came before was progress
 
     return call
 
