@@ -93,11 +93,13 @@ def test_check_overrides_raises_a_user_error():
 
 # The program with a pipeline that only raises `NAME`.
 STAND_IN = """
-import sys, types
+import contextlib, sys, types
 from ltdd_jax import main
-from ltdd_jax.types import UserError
-def run(config, workdir, stage, set_name): raise NAME(f"{workdir} {stage} {set_name}")
-sys.modules["ltdd_jax.pipeline"] = types.SimpleNamespace(run=run, leave=int)
+from ltdd_jax.errors import UserError
+def run(config, workdir, stage, set_name, keep): raise NAME(f"{workdir} {stage} {set_name}")
+sys.modules["ltdd_jax.pipeline"] = types.SimpleNamespace(
+    run=run, leave=int, acknowledge_signals=contextlib.nullcontext
+)
 main.app.run(main.main, flags_parser=main.parse_flags)
 """
 
