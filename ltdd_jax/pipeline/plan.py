@@ -10,6 +10,7 @@ from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.pipeline import experts as expert_stage
 from ltdd_jax.pipeline.run import Run
+from ltdd_jax.presets import PRESETS
 from ltdd_jax.runtime import files, mesh, processes
 from ltdd_jax.types import UserError
 
@@ -56,15 +57,14 @@ def check_memory(run: Run, method: Method) -> None:
     needed, free = peak_bytes(run, method), mesh.free_memory()
     if needed <= free:
         return
-    advice = (
-        "--config.trajectory.batch_size, --config.net.width or "
-        "--config.experts.representation.batch_size"
-    )
     images = 24 * len(method.labels) * int(np.prod(run.problem.image_shape))
+    advice = "--config.net.width or --config.experts.representation.batch_size"
     if images > needed / 2:
         advice = "--config.distill.ipc"
-    elif run.config.trajectory.gradient == "autodiff":
-        advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
+    elif PRESETS[run.config.distill.method].section == "trajectory":
+        advice = "--config.trajectory.batch_size, " + advice
+        if run.config.trajectory.gradient == "autodiff":
+            advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
     raise UserError(
         f"this run needs about {show_bytes(needed)} of memory and {show_bytes(free)} are free; "
         f"lower {advice}"
