@@ -23,8 +23,10 @@ different sizes into a few synthetic images per class, and measures what they ar
   --workdir=DIR                   where results go; without it, runs/<config name>
   --stage=experts|distill|evaluate  one stage, from what is there; without it, all of them
   --set=NAME                      a further distilled set in the same directory
+  --dry_run                       only say what would be done and what it costs
 
 Examples:
+  python -m ltdd_jax.main --config=configs/pictures.py --config.data.path=FOLDER_OR_TAR
   python -m ltdd_jax.main --config=configs/digits_lt.py
   python -m ltdd_jax.main --config=configs/cifar10_lt.py:if100_ipc10,datm --config.data.data_dir=DIR
   python -m ltdd_jax.main --config=configs/digits_lt.py --stage=evaluate --config.net.name=mlp

@@ -96,7 +96,7 @@ STAND_IN = """
 import contextlib, sys, types
 from ltdd_jax import main
 from ltdd_jax.errors import UserError
-def run(config, workdir, stage, set_name, keep): raise NAME(f"{workdir} {stage} {set_name}")
+def run(config, workdir, stage, set_name, **_): raise NAME(f"{workdir} {stage} {set_name}")
 sys.modules["ltdd_jax.pipeline"] = types.SimpleNamespace(
     run=run, leave=int, acknowledge_signals=contextlib.nullcontext
 )

@@ -66,6 +66,13 @@ def read_folder(
     return result
 
 
+def measure_sides(request: Request) -> list[int]:
+    """Shorter sides in pixels of a sample of the training pictures; errors as in `read_folder`."""
+    with open_collection(request) as collection:
+        train = _list_pictures(collection, request)["train"]
+        return pictures.measure_sides([entry for entries in train.values() for entry in entries])
+
+
 def check_folder(request: Request) -> None:
     """Finds what `read_folder` would refuse, except for damage inside the pictures."""
     with open_collection(request) as collection:

@@ -4,10 +4,13 @@ import time
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from ltdd_jax import backend, losses
+from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
+from ltdd_jax.nets import Network
 from ltdd_jax.pipeline import experts as expert_stage
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
@@ -145,17 +148,33 @@ def time_flops(run: Run) -> float:
     return _GRADIENT_FORWARDS * network.sizes.flops * len(images) / max(seconds, 1e-6)
 
 
-def describe(run: Run, method: Method) -> str:
-    """The plan as a few lines of text."""
-    config, problem, workspace = run.config, run.problem, run.workspace
-    counts, names = problem.class_counts, problem.train.class_names
+def describe_data(
+    config: ConfigDict, train: ImageSet, test: ImageSet, network: Network, workdir: str
+) -> str:
+    """The first lines of the plan, which need no preprocessing: data and network."""
+    counts, names = [int(n) for n in train.class_counts()], train.class_names
     shown = ", ".join(
         f"{name} {count}" for name, count in list(zip(names, counts, strict=True))[:_SHOWN_CLASSES]
     )
     if len(counts) > _SHOWN_CLASSES:
         shown += f", … ({len(counts)} classes, smallest {min(counts)})"
+    size = "x".join(map(str, train.images.shape[1:]))
+    return "\n".join(
+        [
+            f"{config.name}: {config.data.source}, {sum(counts)} training images of {size} in "
+            f"{len(counts)} classes (realised imbalance {max(counts) / min(counts):.4g}), "
+            f"{len(test.labels)} test images -> {workdir}",
+            f"  per class: {shown}",
+            f"  network: {config.net.name}, {network.sizes.num_parameters:,} parameters, on "
+            f"{mesh.describe_devices()}",
+        ]
+    )
+
+
+def describe(run: Run, method: Method) -> str:
+    """The rest of the plan: what every stage does, where its results go, and the cost."""
+    config, workspace = run.config, run.workspace
     settings, sections = config.evaluation, config.experts
-    size = "x".join(map(str, problem.image_shape))
     epochs = " + ".join(f"{sections[kind].num_epochs}" for kind in method.experts)
     trained = (
         f"{sections.num_experts} x ({epochs} epochs), {expert_stage.group_size(run)} at once -> "
@@ -166,19 +185,14 @@ def describe(run: Run, method: Method) -> str:
     full = (settings.full_num_epochs or settings.num_epochs) + 1
     grid = ", ".join(f"{rate:g}" for rate in settings.baseline_rates)
     needs = trajectory_bytes(run, method) + set_bytes(run, method)
+    networks = "1 network" if settings.num_seeds == 1 else f"{settings.num_seeds} networks"
     return "\n".join(
         [
-            f"{config.name}: {config.data.source}, {sum(counts)} training images of {size} in "
-            f"{len(counts)} classes (realised imbalance {max(counts) / min(counts):.4g}), "
-            f"{len(problem.test.labels)} test images",
-            f"  per class: {shown}",
-            f"  network: {config.net.name}, {problem.network.sizes.num_parameters:,} parameters, "
-            f"on {mesh.describe_devices()}",
             f"  experts: {trained}",
             f"  distill: {config.distill.method}, {len(method.labels)} images, "
             f"{method.num_iterations} iterations, {method.summary} -> {workspace.synthetic}",
-            f"  evaluate: {settings.num_seeds} networks x {settings.num_epochs + 1} epochs (whole "
-            f"training set {full}), rates of real images from {grid} -> {workspace.report_text}",
+            f"  evaluate: {networks} x {settings.num_epochs + 1} epochs (whole training set "
+            f"{full}), rates of real images from {grid} -> {workspace.report_text}",
             f"  estimate: {show_bytes(peak_bytes(run, method))} of memory beyond the data, "
             f"{show_bytes(needs)} of disk",
             f"  cost: {_describe_cost(run, method)}",

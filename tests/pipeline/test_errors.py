@@ -20,7 +20,12 @@ def end(settings, monkeypatch, capsys, tiny):
     def call(workdir, stage="all", set_name="", config=None, **fields):
         flags = {"CONFIG": config or tiny(**fields), "WORKDIR": str(workdir), "STAGE": stage}
         flags |= {"SET": set_name}
-        flags |= {"DISTRIBUTED": False, "COORDINATOR": None, "NUM_PROCESSES": None}
+        flags |= {
+            "DRY_RUN": False,
+            "DISTRIBUTED": False,
+            "COORDINATOR": None,
+            "NUM_PROCESSES": None,
+        }
         flags |= {"PROCESS_ID": None}
         for name, value in flags.items():
             monkeypatch.setattr(main, f"_{name}", types.SimpleNamespace(value=value))
