@@ -39,6 +39,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     if command_line.asks_for_help(argv):
         print(command_line.HELP)
         sys.exit(0)
+    argv = command_line.find_packaged(argv)
     try:
         command_line.check_overrides(argv)
         arguments = flags.FLAGS(argv)
@@ -101,5 +102,10 @@ def _report(message: str) -> int:
     return 2
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The console command `ltdd`."""
     app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -176,3 +176,20 @@ def test_help_names_the_flags(outcomes):
     output, _, _ = outcomes[0]["help"]
     for flag in ("--config", "--workdir", "--stage", "--set"):
         assert flag in output
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--config=digits_lt"], ["--config={}/digits_lt.py"]),
+        (["--config=digits_lt:smoke,mtt"], ["--config={}/digits_lt.py:smoke,mtt"]),
+        (["--config", "cifar10_lt:if10_ipc10", "--set=a"],
+         ["--config", "{}/cifar10_lt.py:if10_ipc10", "--set=a"]),
+        (["--config=configs/digits_lt.py:smoke"], ["--config=configs/digits_lt.py:smoke"]),
+        (["--config=nowhere", "--workdir=digits_lt"], ["--config=nowhere", "--workdir=digits_lt"]),
+    ],
+)  # fmt: skip
+def test_packaged_configs_are_found_by_name(given, expected):
+    """Breaks when a name is not replaced by the file, or anything else is."""
+    place = str(ROOT / "configs")
+    assert command_line.find_packaged(given) == [text.replace("{}", place) for text in expected]
