@@ -109,16 +109,7 @@ def check_data(settings: ConfigDict) -> None:
       UserError: one sentence with the remedy.
     """
     config.validate(settings)
-    data = settings.data
-    sources.check_source(
-        data.source,
-        data_dir=data.data_dir,
-        path=data.path,
-        image_size=data.image_size,
-        follow_links=data.follow_links,
-        max_file_mb=data.max_file_mb,
-        max_total_gb=data.max_total_gb,
-    )
+    sources.check_source(settings.data.source, **config.locate_data(settings))
 
 
 def explain(error: Exception, argv: Sequence[str]) -> str:

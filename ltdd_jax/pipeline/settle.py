@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from ltdd_jax import backend, presets
 from ltdd_jax import budget as budgets
+from ltdd_jax import config as configs
 from ltdd_jax.data import folder, normalize
 from ltdd_jax.data.request import Request
 from ltdd_jax.data.sources import ImageSet
@@ -29,14 +30,7 @@ def choose_size(config: ConfigDict, keep: frozenset[str]) -> ConfigDict:
     data = config.data
     if not config.budget or data.source != "folder" or "data.image_size" in keep:
         return config
-    sides = folder.measure_sides(
-        Request(
-            path=data.path,
-            follow_links=data.follow_links,
-            max_file_mb=data.max_file_mb,
-            max_total_gb=data.max_total_gb,
-        )
-    )
+    sides = folder.measure_sides(Request(**configs.locate_data(config)))
     if not sides:
         return config  # no picture opens: reading them says so
     choice = budgets.choose_side(sides, config.budget)
