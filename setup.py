@@ -29,6 +29,7 @@ setuptools.setup(
         "fsspec>=2024.6",
         "importlib_resources>=6",  # tensorflow-datasets imports it undeclared
         "jax>=0.10.2,<0.12",
+        "matplotlib>=3.9",  # the charts of report.html
         "ml-collections>=1.1",
         "numpy>=2",
         "optax>=0.2.8",
@@ -48,7 +49,7 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "ruff>=0.14",
         ],
-        "notebooks": ["ipykernel>=6.29", "jupytext>=1.16", "matplotlib>=3.9", "nbconvert>=7.16"],
+        "notebooks": ["ipykernel>=6.29", "jupytext>=1.16", "nbconvert>=7.16"],
         "gcs": ["gcsfs>=2024.6"],
         "s3": ["s3fs>=2024.6"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.12"],

@@ -28,6 +28,7 @@ ALLOWED = {
     "experts": {"data", "losses", "nets", "training", *_LEAVES},
     "distill": {"data", "losses", "nets", "training", *_LEAVES},
     "evaluate": {"data", "losses", "nets", "training", *_LEAVES},
+    "report": {"evaluate", *_LEAVES},
     "runtime": _LEAVES,
     "records": set(),
     "presets": set(),
@@ -41,7 +42,7 @@ ALLOWED = {
     "command_line": {"config", "data", "validation", "records", *_LEAVES},
     "pipeline": {
         *("budget", "config", "families", "presets", "records", "runtime"),
-        *("experts", "distill", "evaluate"),
+        *("experts", "distill", "evaluate", "report"),
         *_STAGE,
     },
     "dataset": {"data", *_LEAVES},
@@ -81,11 +82,16 @@ INSIDE = {
     "pipeline.rows": {"pipeline.artefacts", "pipeline.claims", "pipeline.run"},
     "pipeline.evaluate": {"pipeline.health", "pipeline.loop", "pipeline.rows", "pipeline.run"},
     "pipeline.plan": {"pipeline.experts", "pipeline.run"},
+    "pipeline.report": {
+        *("pipeline.artefacts", "pipeline.claims", "pipeline.experts", "pipeline.plan"),
+        *("pipeline.run", "pipeline.workspace"),
+    },
 }
 # Sections of the config stop at the pipeline: below it nobody knows what a config is.
 CONFIG = {"budget", "config", "family_fields", "fields", "presets", "rules", "validation"}
+PURE = {"data", "distill", "evaluate", "experts", "nets", "report", "runtime"}
 # Third-party packages that one module hides from all others.
-HIDDEN = {"orbax": "runtime.checkpoint"}
+HIDDEN = {"orbax": "runtime.checkpoint", "matplotlib": "report.figures"}
 # What fits on a screen, and what one can hold in the head.
 MAX_FUNCTION, MAX_CLASS, MAX_FILE = 70, 80, 400
 
@@ -190,8 +196,15 @@ def test_modules_of_a_folder_follow_their_order():
 def test_settings_stop_at_the_pipeline():
     """Breaks when a pure module reads a config instead of plain arguments."""
     for name, (inside, outside) in IMPORTS.items():
-        if name.partition(".")[0] in {"data", "distill", "evaluate", "experts", "nets", "runtime"}:
+        if name.partition(".")[0] in PURE:
             assert not inside & CONFIG and "ml_collections" not in outside, name
+
+
+def test_the_report_knows_no_files():
+    """Breaks when the page reads a run by itself instead of being given what it shows."""
+    for name, (_, outside) in IMPORTS.items():
+        if name.startswith("report."):
+            assert not outside & {"etils", "fsspec", "os", "pathlib", "jax"}, name
 
 
 def find_long(name: str, text: str) -> list[str]:

@@ -5,8 +5,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 from ml_collections import ConfigDict
@@ -14,7 +13,6 @@ from ml_collections import ConfigDict
 from ltdd_jax import config as configs
 from ltdd_jax.data.sources import ImageSet, fingerprint
 from ltdd_jax.distill import Method
-from ltdd_jax.evaluate import report
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.pipeline import claims, plan
 from ltdd_jax.pipeline.distill import identify, make_method, run_distill
@@ -22,9 +20,10 @@ from ltdd_jax.pipeline.evaluate import run_evaluate
 from ltdd_jax.pipeline.experts import Snapshots, repair, run_experts
 from ltdd_jax.pipeline.look import look_at_experts, recall_experts
 from ltdd_jax.pipeline.problem import load_problem, load_sets, make_network, sort_sets
+from ltdd_jax.pipeline.report import write_report
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.settle import choose_size, settle_config
-from ltdd_jax.pipeline.workspace import Workspace, versions
+from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime import files, interrupt, processes
 from ltdd_jax.runtime.interrupt import acknowledge_signals
 from ltdd_jax.runtime.processes import connect, explain_lost_peer, leave
@@ -43,7 +42,6 @@ __all__ = [
 ]
 
 STAGES = ("experts", "distill", "evaluate")
-_MADE_BY = ("experts", "distill", "trajectory", "selection")  # what a set was made by stays its own
 
 
 Sets = tuple[ImageSet, ImageSet]
@@ -96,11 +94,12 @@ def run(
                 processes.first_then_rest(
                     lambda: claims.claim_set(workspace, identify(this, method))
                 )
-            processes.say(plan.describe(this, method))
+            described = plan.describe(this, method)
+            processes.say(described)
             plan.check_memory(this, method)
             plan.check_disk(this, method)
             if not dry_run:
-                _run_stages(this, method, stage)
+                _run_stages(this, method, stage, described)
 
 
 def open_run(
@@ -137,7 +136,7 @@ def _prepare(config, sets, keep, stop):
     return config, (train, test)
 
 
-def _run_stages(run: Run, method: Method, stage: str) -> None:
+def _run_stages(run: Run, method: Method, stage: str, described: str) -> None:
     seconds = run.workspace.read_or_set_aside(run.workspace.seconds) or {}
     if stage in ("experts", "all"):
         with _timed(run, seconds, "experts"):
@@ -151,8 +150,9 @@ def _run_stages(run: Run, method: Method, stage: str) -> None:
         _stop_between_stages(run)
         with _timed(run, seconds, "evaluate"):
             processes.meet("evaluate")
-            results = run_evaluate(run)
-        write_report(run, results, recall_experts(run, method.experts), seconds)
+            results, confusion = run_evaluate(run)
+        experts = recall_experts(run, method.experts)
+        write_report(run, method, results, confusion, experts, seconds, described)
 
 
 def _distill(run, method, stage):
@@ -174,32 +174,6 @@ def _distill(run, method, stage):
 def _stop_between_stages(run):
     run.stop.agree()
     run.stop.raise_if_requested()
-
-
-def write_report(
-    run: Run,
-    results: Mapping[str, Mapping[str, Any]],
-    experts: Mapping[str, Mapping[str, Any]],
-    seconds: Mapping[str, float],
-) -> None:
-    """Writes report.json and report.md, and prints the latter."""
-    record = claims.read_set_record(run.workspace) or {"identity": {}, "config": {}}
-    of_set = {name: record["config"][name] for name in _MADE_BY if name in record["config"]}
-    made = report.make_report(
-        results,
-        config=run.config.to_dict() | of_set,
-        config_hash=configs.identity_hash(record["identity"]),
-        data_fingerprint=run.problem.fingerprint,
-        class_names=run.problem.train.class_names,
-        train_counts=run.problem.class_counts,
-        versions=versions(),
-        seconds=seconds,
-        experts=experts,
-    )
-    files.write_text(run.workspace.report, report.render_json(made))
-    page = report.render_markdown(made)
-    files.write_text(run.workspace.report_text, page)
-    processes.say(page)
 
 
 def _configure_jax(config):
