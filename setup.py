@@ -50,6 +50,15 @@ setuptools.setup(
             "ruff>=0.14",
         ],
         "notebooks": ["ipykernel>=6.29", "jupytext>=1.16", "nbconvert>=7.16"],
+        "export": ["pyarrow>=17"],  # of --format=huggingface; --format=torch needs PyTorch
+        # What reads the exports: tests/export skips those that are not there.
+        "export-test": [
+            "datasets>=4",
+            "pyarrow>=17",
+            "torch>=2.6",
+            "torchvision>=0.21",
+            "webdataset>=1",
+        ],
         "gcs": ["gcsfs>=2024.6"],
         "s3": ["s3fs>=2024.6"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.12"],

@@ -46,6 +46,8 @@ ALLOWED = {
         *_STAGE,
     },
     "dataset": {"data", *_LEAVES},
+    "export": {"data", "dataset", "errors"},
+    "geometry": {"distill", "losses", "nets", "types"},
     "api": {"config", "dataset", "evaluate", "pipeline", "runtime", *_BASE},
     "main": {"pipeline", "command_line", *_LEAVES},
 }

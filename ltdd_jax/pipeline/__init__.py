@@ -81,7 +81,8 @@ def run(
         with workspace.hold() if lasting else contextlib.nullcontext():
             if lasting:  # before anything expensive happens
                 claims.claim(workspace, fingerprint(train, test))
-            processes.say(plan.describe_data(config, train, test, network, str(workspace.root)))
+            first = plan.describe_data(config, train, test, network, str(workspace.root))
+            processes.say(first)
             cache = None if dry_run else workspace.preprocessing
             problem = processes.first_then_rest(
                 lambda: load_problem(
@@ -94,12 +95,12 @@ def run(
                 processes.first_then_rest(
                     lambda: claims.claim_set(workspace, identify(this, method))
                 )
-            described = plan.describe(this, method)
-            processes.say(described)
+            rest = plan.describe(this, method)
+            processes.say(rest)
             plan.check_memory(this, method)
             plan.check_disk(this, method)
             if not dry_run:
-                _run_stages(this, method, stage, described)
+                _run_stages(this, method, stage, f"{first}\n{rest}")
 
 
 def open_run(
