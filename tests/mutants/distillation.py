@@ -250,7 +250,7 @@ MUTANTS = [
          "fraction = ipc / sum", "test_budgets"),
     ),
     *of_file(
-        "ltdd_jax/presets.py", "tests/distill/test_trajectory.py",
+        "ltdd_jax/presets.py", "tests/test_presets.py",
         ("MTT: student steps", '("cifar10", 10): (30, 2', '("cifar10", 10): (50, 2',
          "test_published_numbers"),
         ("FTD: decay of the mean", "_ftd(0.3, 0.9995,", "_ftd(0.3, 0.999,",
@@ -261,7 +261,7 @@ MUTANTS = [
          "test_published_numbers"),
         ("DATM: labels of classifier experts", '"trajectory.label_experts": "representation"',
          '"trajectory.label_experts": "classifier"',
-         "test_experts_that_a_preset_needs_and_reads[datm]"),
+         f"{_FAMILY}test_experts_that_a_preset_needs_and_reads[datm]"),
         ("DAM without class weights", "_one_phase(class_weighted=True)",
          "_one_phase(class_weighted=False)",
          "test_parts_of_the_method_take_the_rest_of_its_cell"),
