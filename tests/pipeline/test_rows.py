@@ -141,7 +141,7 @@ def test_each_row_is_trained_at_its_rate(made, monkeypatch, rates):
     monkeypatch.setattr(evaluate, "_Trainers", lambda run: None)
     monkeypatch.setattr(evaluate, "_summarize", lambda run, row, found: found["rate"])
     run.config.evaluation.baseline_rates = rates
-    found = evaluate.run_evaluate(run)
+    found, _ = evaluate.run_evaluate(run)
     final, kept = (float(sets[name].step_size) for name in (artefacts.FINAL, "iteration_000003"))
     assert trained == {
         "distilled": final, "initial": final, "initial_at_baseline_rate": 0.07,
