@@ -1,20 +1,25 @@
 """Packaging of ltdd_jax; tool settings are in pyproject.toml."""
 
 import pathlib
+import re
 
 import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
+_INIT = (_ROOT / "ltdd_jax" / "__init__.py").read_text(encoding="utf-8")
 
 setuptools.setup(
     name="ltdd_jax",
-    version="0.1.0",
+    version=re.search(r'^__version__ = "(.+)"$', _INIT, re.MULTILINE)[1],
     description="Long-tailed dataset distillation in JAX and Flax",
     long_description=(_ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=setuptools.find_packages(include=["ltdd_jax", "ltdd_jax.*"]),
+    packages=[*setuptools.find_packages(include=["ltdd_jax", "ltdd_jax.*"]), "ltdd_jax.configs"],
+    package_dir={"ltdd_jax.configs": "configs"},
+    package_data={"ltdd_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["ltdd=ltdd_jax.main:run"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",
@@ -24,6 +29,7 @@ setuptools.setup(
         "fsspec>=2024.6",
         "importlib_resources>=6",  # tensorflow-datasets imports it undeclared
         "jax>=0.10.2,<0.12",
+        "matplotlib>=3.9",  # the charts of report.html
         "ml-collections>=1.1",
         "numpy>=2",
         "optax>=0.2.8",
@@ -43,7 +49,7 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "ruff>=0.14",
         ],
-        "notebooks": ["ipykernel>=6.29", "jupytext>=1.16", "matplotlib>=3.9", "nbconvert>=7.16"],
+        "notebooks": ["ipykernel>=6.29", "jupytext>=1.16", "nbconvert>=7.16"],
         "export": ["pyarrow>=17"],  # of --format=huggingface; --format=torch needs PyTorch
         # What reads the exports: tests/export skips those that are not there.
         "export-test": [

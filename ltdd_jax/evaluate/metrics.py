@@ -39,6 +39,22 @@ def per_class_accuracy(predictions: Array, labels: Array, num_classes: int) -> n
     return 100 * (np.equal(predictions, labels) @ members) / counts
 
 
+def count_confusions(predictions: Array, labels: Array, num_classes: int) -> np.ndarray:
+    """How often images of one class were taken for another.
+
+    Args:
+      predictions: int [E, N] in [0, num_classes), predicted classes of E networks.
+      labels: int [N] in [0, num_classes).
+      num_classes: K.
+
+    Returns:
+      int64 [K, K], summed over the networks: rows are true classes, columns predicted ones.
+    """
+    pairs = np.asarray(labels, np.int64) * num_classes + np.asarray(predictions)
+    counts = np.bincount(pairs.ravel(), minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
 def group_accuracy(per_class: Array, train_counts: Array) -> dict[str, float]:
     """Mean accuracy of the many-, medium- and few-shot classes.
 

@@ -5,8 +5,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 from ml_collections import ConfigDict
@@ -14,7 +13,6 @@ from ml_collections import ConfigDict
 from ltdd_jax import config as configs
 from ltdd_jax.data.sources import ImageSet, fingerprint
 from ltdd_jax.distill import Method
-from ltdd_jax.evaluate import report
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.pipeline import claims, plan
 from ltdd_jax.pipeline.distill import identify, make_method, run_distill
@@ -22,9 +20,10 @@ from ltdd_jax.pipeline.evaluate import run_evaluate
 from ltdd_jax.pipeline.experts import Snapshots, repair, run_experts
 from ltdd_jax.pipeline.look import look_at_experts, recall_experts
 from ltdd_jax.pipeline.problem import load_problem, load_sets, make_network, sort_sets
+from ltdd_jax.pipeline.report import write_report
 from ltdd_jax.pipeline.run import Run
-from ltdd_jax.pipeline.settle import settle_config
-from ltdd_jax.pipeline.workspace import Workspace, versions
+from ltdd_jax.pipeline.settle import choose_size, settle_config
+from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime import files, interrupt, processes
 from ltdd_jax.runtime.interrupt import acknowledge_signals
 from ltdd_jax.runtime.processes import connect, explain_lost_peer, leave
@@ -43,7 +42,6 @@ __all__ = [
 ]
 
 STAGES = ("experts", "distill", "evaluate")
-_MADE_BY = ("experts", "distill", "trajectory", "selection")  # what a set was made by stays its own
 
 
 Sets = tuple[ImageSet, ImageSet]
@@ -57,6 +55,7 @@ def run(
     *,
     sets: Sets | None = None,
     keep: frozenset[str] = frozenset(),
+    dry_run: bool = False,
 ) -> None:
     """Runs one stage, or all, from what is in the working directory.
 
@@ -67,6 +66,7 @@ def run(
       set_name: of the distilled set, for several in one directory; "" is the one at its root.
       sets: training and test images that are in memory already, for the source "arrays".
       keep: dotted fields that a budget leaves as they are.
+      dry_run: only says what would be done and what it costs; writes nothing.
 
     Raises:
       UserError: an impossible setting, missing data, a directory of something else, a full disk,
@@ -76,26 +76,31 @@ def run(
     with interrupt.watch_signals() as stop, _explain_memory():
         config, (train, test) = _prepare(config, sets, keep, stop)
         workspace = Workspace(config, workdir, set_name)
-        make_network(config, train)  # a mistake found here leaves no trace
-        with workspace.hold() if processes.is_first() else contextlib.nullcontext():
-            if processes.is_first():  # before anything expensive or lasting happens
+        network = make_network(config, train)  # a mistake found here leaves no trace
+        lasting = processes.is_first() and not dry_run
+        with workspace.hold() if lasting else contextlib.nullcontext():
+            if lasting:  # before anything expensive happens
                 claims.claim(workspace, fingerprint(train, test))
+            first = plan.describe_data(config, train, test, network, str(workspace.root))
+            processes.say(first)
+            cache = None if dry_run else workspace.preprocessing
             problem = processes.first_then_rest(
                 lambda: load_problem(
-                    config, train, test, workspace.preprocessing, workspace.warn,
-                    stop.raise_if_received,
+                    config, train, test, cache, workspace.warn, stop.raise_if_received
                 )
-            )  # fmt: skip
+            )
             this = Run(config, problem, workspace, stop)
             method = make_method(this)
-            if stage in ("distill", "all"):
+            if stage in ("distill", "all") and not dry_run:
                 processes.first_then_rest(
                     lambda: claims.claim_set(workspace, identify(this, method))
                 )
-            processes.say(plan.describe(this, method))
+            rest = plan.describe(this, method)
+            processes.say(rest)
             plan.check_memory(this, method)
             plan.check_disk(this, method)
-            _run_stages(this, method, stage)
+            if not dry_run:
+                _run_stages(this, method, stage, f"{first}\n{rest}")
 
 
 def open_run(
@@ -123,6 +128,7 @@ def _prepare(config, sets, keep, stop):
     configs.validate(config)
     _configure_jax(config)
     if sets is None:
+        config = choose_size(config, keep)
         train, test = load_sets(config, stop.raise_if_received)
     else:
         train, test = sort_sets(config, *sets)
@@ -131,7 +137,7 @@ def _prepare(config, sets, keep, stop):
     return config, (train, test)
 
 
-def _run_stages(run: Run, method: Method, stage: str) -> None:
+def _run_stages(run: Run, method: Method, stage: str, described: str) -> None:
     seconds = run.workspace.read_or_set_aside(run.workspace.seconds) or {}
     if stage in ("experts", "all"):
         with _timed(run, seconds, "experts"):
@@ -145,8 +151,9 @@ def _run_stages(run: Run, method: Method, stage: str) -> None:
         _stop_between_stages(run)
         with _timed(run, seconds, "evaluate"):
             processes.meet("evaluate")
-            results = run_evaluate(run)
-        write_report(run, results, recall_experts(run, method.experts), seconds)
+            results, confusion = run_evaluate(run)
+        experts = recall_experts(run, method.experts)
+        write_report(run, method, results, confusion, experts, seconds, described)
 
 
 def _distill(run, method, stage):
@@ -168,32 +175,6 @@ def _distill(run, method, stage):
 def _stop_between_stages(run):
     run.stop.agree()
     run.stop.raise_if_requested()
-
-
-def write_report(
-    run: Run,
-    results: Mapping[str, Mapping[str, Any]],
-    experts: Mapping[str, Mapping[str, Any]],
-    seconds: Mapping[str, float],
-) -> None:
-    """Writes report.json and report.md, and prints the latter."""
-    record = claims.read_set_record(run.workspace) or {"identity": {}, "config": {}}
-    of_set = {name: record["config"][name] for name in _MADE_BY if name in record["config"]}
-    made = report.make_report(
-        results,
-        config=run.config.to_dict() | of_set,
-        config_hash=configs.identity_hash(record["identity"]),
-        data_fingerprint=run.problem.fingerprint,
-        class_names=run.problem.train.class_names,
-        train_counts=run.problem.class_counts,
-        versions=versions(),
-        seconds=seconds,
-        experts=experts,
-    )
-    files.write_text(run.workspace.report, report.render_json(made))
-    page = report.render_markdown(made)
-    files.write_text(run.workspace.report_text, page)
-    processes.say(page)
 
 
 def _configure_jax(config):

@@ -10,8 +10,8 @@ import numpy as np
 from etils import epath
 
 from ltdd_jax.data import normalize
-from ltdd_jax.evaluate import picture
 from ltdd_jax.pipeline.run import Run
+from ltdd_jax.report import grid
 from ltdd_jax.runtime import files, processes
 from ltdd_jax.types import SyntheticSet, UserError
 
@@ -75,11 +75,20 @@ def write_set(run: Run, synthetic: SyntheticSet, labels: np.ndarray, name: str) 
     files.write_bytes(find_set(run, name), buffer.getvalue())
     if name != FINAL:
         return
-    grid = picture.draw_grid(pixels, labels, run.problem.train.class_names)
+    sheet = grid.draw_grid(pixels, labels, run.problem.train.class_names)
     buffer = io.BytesIO()
-    grid.save(buffer, format="PNG", optimize=True)
+    sheet.save(buffer, format="PNG", optimize=True)
     files.write_bytes(run.workspace.synthetic / "grid.png", buffer.getvalue())
     processes.say(f"distilled set: {find_set(run, name)}, grid.png beside it")
+
+
+def read_pixels(run: Run, name: str) -> np.ndarray | None:
+    """The pictures of NAME.npz as they are looked at, uint8 [S, H, W, C]; None without the file."""
+    path = find_set(run, name)
+    if not path.exists():
+        return None
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+        return archive["pixels"]
 
 
 def read_set(run: Run, name: str) -> LabelledSet:

@@ -27,8 +27,12 @@ _HELD_OUT = 1  # keeps the split apart from others of the same seed
 _PROTOCOL = ("num_seeds", "batch_size", "momentum", "weight_decay")
 
 
-def run_evaluate(run: Run) -> dict[str, dict[str, Any]]:
-    """Evaluates every row that is not finished yet; returns the summary of each, by name.
+def run_evaluate(run: Run) -> tuple[dict[str, dict[str, Any]], list[list[int]] | None]:
+    """Evaluates every row that is not finished yet.
+
+    Returns:
+      The summary of each row, by name, and the confusions [K, K] of the distilled set, summed over
+      the networks (rows are true classes); None where they were not counted.
 
     Raises:
       UserError: a full disk, or numbers that went wrong.
@@ -40,7 +44,8 @@ def run_evaluate(run: Run) -> dict[str, dict[str, Any]]:
     for row in rows_of.order_for_rates(rows):
         rate = found[row.rate_of]["rate"] if row.rate_of else row.rate
         found[row.name] = _evaluate_row(run, trainers, row, rate)
-    return {row.name: _summarize(run, row, found[row.name]) for row in rows}
+    summaries = {row.name: _summarize(run, row, found[row.name]) for row in rows}
+    return summaries, found["distilled"].get("confusion")
 
 
 def identify(run: Run, row: Row, rate: float | None) -> dict[str, Any]:
@@ -83,15 +88,16 @@ def _evaluate_row(run, trainers, row, rate):
         rates = np.full(run.config.evaluation.num_seeds, rate)
         state = trainer.train(job, row.load(len(rates)), rates)
         predictions = trainers.predict(state, run.problem.test_images)
-        accuracies = metrics.per_class_accuracy(
-            predictions, run.problem.test.labels, run.problem.num_classes
-        )
+        labels, num_classes = run.problem.test.labels, run.problem.num_classes
+        accuracies = metrics.per_class_accuracy(predictions, labels, num_classes)
         found = {
             "identity": identity,
             "per_seed_per_class": accuracies.tolist(),
             "rate": float(rate),
             "tuning": tuning,
         }
+        if row.name == "distilled":  # of one row only: K² numbers
+            found["confusion"] = metrics.count_confusions(predictions, labels, num_classes).tolist()
         if lacks_networks:
             with checkpoint.Writer() as writer:
                 writer.save(networks, {"params": _cut(run, mesh.fetch(state.params))}, {})

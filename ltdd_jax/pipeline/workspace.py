@@ -45,6 +45,7 @@ class Workspace:
         self.accuracy = self.root / "accuracy"  # of experts
         self.preprocessing = self.root / "preprocessing.npz"
         self.baselines = self.root / "baselines"  # evaluations that no set has a part in
+        self.set_name = set_name
         self.home = self.root / "sets" / set_name if set_name else self.root
         self.set_record = self.home / "set.json"
         self.distill = self.home / "distill"
@@ -52,6 +53,7 @@ class Workspace:
         self.evaluate = self.home / "evaluate"
         self.report = self.home / "report.json"
         self.report_text = self.home / "report.md"
+        self.report_page = self.home / "report.html"
         self.seconds = self.home / "seconds.json"
         self.metrics = log.MetricLog(self.home / "metrics.jsonl", enabled=processes.is_first())
         self.expert_metrics = log.MetricLog(self.root / "metrics.jsonl", processes.is_first())

@@ -26,6 +26,13 @@ class MetricLog:
     path: epath.PathLike
     enabled: bool = True
 
+    def read(self, stage: str) -> list[dict[str, Any]]:
+        """The lines of a stage, in order; damaged ones are left out, and the file as it is."""
+        path = epath.Path(self.path)
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        entries = [json.loads(line) for line in lines if _is_good(line)]
+        return [entry for entry in entries if entry["stage"] == stage]
+
     def write(self, stage: str, step: int, metrics: Mapping[str, Any]) -> None:
         """Adds a line; it is handed to the system when the call returns.
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ltdd_jax import config as settings
-from ltdd_jax.evaluate import report
+from ltdd_jax.report import text
 
 RESULTS = {
     "distilled": {
@@ -40,12 +40,12 @@ def make(results=RESULTS, **changes):
         versions={"jax": "0.10.2"},
         seconds={"experts": 12.3, "distill": 45},
     )
-    return report.make_report(results, **(arguments | changes))
+    return text.make_report(results, **(arguments | changes))
 
 
 def test_report_holds_everything_and_fits_json():
     made = make()
-    found = json.loads(report.render_json(made))
+    found = json.loads(text.render_json(made))
     made["config"]["evaluation"]["baseline_rates"] = list(
         settings.base_config().evaluation.baseline_rates  # JSON has no tuples
     )
@@ -59,15 +59,15 @@ def test_report_holds_everything_and_fits_json():
 
 
 def test_json_has_sorted_keys_and_refuses_nan():
-    text = report.render_json(make())
-    keys = [line.split('"')[1] for line in text.splitlines() if line.startswith('  "')]
+    page = text.render_json(make())
+    keys = [line.split('"')[1] for line in page.splitlines() if line.startswith('  "')]
     assert keys == sorted(keys)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        report.render_json(make({"distilled": RESULTS["distilled"] | {"mean": float("nan")}}))
+        text.render_json(make({"distilled": RESULTS["distilled"] | {"mean": float("nan")}}))
 
 
 def test_page_has_one_row_per_training_set_and_dashes_for_absent_groups():
-    lines = report.render_markdown(make()).splitlines()
+    lines = text.render_markdown(make()).splitlines()
     assert lines[0] == "# base"
     header = next(line for line in lines if line.startswith("| trained on"))
     columns = [cell.strip() for cell in header.strip("|").split("|")]
@@ -82,43 +82,43 @@ def test_page_has_one_row_per_training_set_and_dashes_for_absent_groups():
 
 
 def test_page_tells_how_a_rate_was_chosen():
-    text = report.render_markdown(make())
-    assert "Rate of «whole training set»" in text and "held-out training images" in text
-    assert "0.01: 88.2, 0.05: 89.5." in text
-    assert "Rate of «distilled set" not in text
+    page = text.render_markdown(make())
+    assert "Rate of «whole training set»" in page and "held-out training images" in page
+    assert "0.01: 88.2, 0.05: 89.5." in page
+    assert "Rate of «distilled set" not in page
 
 
 def test_page_has_the_experts_if_they_were_looked_at():
     header = "last snapshots, mean over experts"
-    assert header not in report.render_markdown(make())
-    text = report.render_markdown(make(experts=EXPERTS))
-    assert header in text
-    assert "| representation experts, epoch 30 | 60.0 | 55.0 | 70.0 | – | 40.0 |" in text  # noqa: RUF001
-    assert "| classifier experts, epoch 5 | 58.0 | 57.0 | 65.0 | – | 48.0 |" in text  # noqa: RUF001
+    assert header not in text.render_markdown(make())
+    page = text.render_markdown(make(experts=EXPERTS))
+    assert header in page
+    assert "| representation experts, epoch 30 | 60.0 | 55.0 | 70.0 | – | 40.0 |" in page  # noqa: RUF001
+    assert "| classifier experts, epoch 5 | 58.0 | 57.0 | 65.0 | – | 48.0 |" in page  # noqa: RUF001
 
 
 def test_curve_stands_apart_and_the_best_on_the_test_set_is_named_as_such():
     """Breaks when a point of the curve gets into the table, or the best is taken for the result."""
     made = make(RESULTS | CURVE)
     assert made["best_on_test"] == {"row": "iteration_000500", "mean": 75.0, "std": 1.0}
-    text = report.render_markdown(made)
-    assert "on the way" not in text
-    assert "| 500 | 75.0 ± 1.0 |\n| 1000 | 74.0 ± 1.0 |" in text
-    assert "Best on the test set" in text and "75.0 ± 1.0 (iteration_000500)" in text
+    page = text.render_markdown(made)
+    assert "on the way" not in page
+    assert "| 500 | 75.0 ± 1.0 |\n| 1000 | 74.0 ± 1.0 |" in page
+    assert "Best on the test set" in page and "75.0 ± 1.0 (iteration_000500)" in page
     # The last set is a point of the curve too; real images are none.
     low = {name: row | {"mean": 10.0} for name, row in CURVE.items()}
     assert make(RESULTS | low)["best_on_test"]["row"] == "distilled"
     assert make()["best_on_test"] is None
-    assert "Best on the test set" not in report.render_markdown(make())
+    assert "Best on the test set" not in text.render_markdown(make())
 
 
 def test_page_has_a_row_per_class_and_the_settings():
-    text = report.render_markdown(make())
-    assert "| cat\\|dog | 200 | 80.0 | 95.0 |" in text
-    assert "| ship | 10 | 62.5 | 85.0 |" in text
-    assert "Method dam_ed, 10 images per class from 210 images of digits" in text
-    assert "experts 12 s, distill 45 s" in text
-    assert "over 2 networks" in text
+    page = text.render_markdown(make())
+    assert "| cat\\|dog | 200 | 80.0 | 95.0 |" in page
+    assert "| ship | 10 | 62.5 | 85.0 |" in page
+    assert "Method dam_ed, 10 images per class from 210 images of digits" in page
+    assert "experts 12 s, distill 45 s" in page
+    assert "over 2 networks" in page
 
 
 def test_wrong_lengths_are_refused():

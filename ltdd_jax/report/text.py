@@ -6,7 +6,7 @@ from typing import Any
 
 from ltdd_jax.evaluate import metrics
 
-_COLUMNS = {
+COLUMNS = {
     "mean": "accuracy",
     "balanced": "balanced",
     "many": f"many (> {metrics.MANY_ABOVE})",
@@ -76,10 +76,10 @@ def render_json(report: Mapping[str, Any]) -> str:
 
 def render_markdown(report: Mapping[str, Any]) -> str:
     """The report as a page: results, curve, experts, settings, accuracy per class."""
-    rows = {n: r for n, r in report["results"].items() if not n.startswith(_CURVE)}
+    rows = table_rows(report)
     num_seeds = max((len(r["per_seed"]) for r in rows.values()), default=0)
     results = [
-        [r["title"], _mean_and_std(r), *(_cell(r.get(c)) for c in list(_COLUMNS)[1:]),
+        [r["title"], format_mean(r), *(format_accuracy(r.get(c)) for c in list(COLUMNS)[1:]),
          f"{r['rate']:.4g}", str(r["updates"])]
         for r in rows.values()
     ]  # fmt: skip
@@ -91,22 +91,44 @@ def render_markdown(report: Mapping[str, Any]) -> str:
             "training images per class. The final set is evaluated, nothing is chosen on the test "
             "set.",
             "",
-            *_table(["trained on", *_COLUMNS.values(), "rate", "updates"], results),
+            *_table(["trained on", *COLUMNS.values(), "rate", "updates"], results),
             "",
-            *_tuning(rows),
+            *(line for sentence in describe_rates(report) for line in (sentence, "")),
             *_curve(report),
             *_experts(report["experts"]),
-            _settings(report),
+            describe_settings(report),
             "",
             *_table(
                 ["class", "training images", *(r["title"] for r in rows.values())],
                 _class_rows(report, rows),
             ),
             "",
-            _origin(report),
+            describe_origin(report),
             "",
         ]
     )
+
+
+def table_rows(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The results that are compared with each other, by name; not the points of a curve."""
+    return {n: r for n, r in report["results"].items() if not n.startswith(_CURVE)}
+
+
+def curve_points(report: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
+    """(iteration, result) of the sets that were kept on the way, if they were evaluated."""
+    named = [(n, r) for n, r in report["results"].items() if n.startswith(_CURVE)]
+    points = [(int(name.removeprefix(_CURVE)), row) for name, row in named]
+    return sorted(points, key=lambda point: point[0])
+
+
+def format_mean(result: Mapping[str, Any]) -> str:
+    """'80.6 ± 2.2'."""
+    return f"{result['mean']:.1f} ± {result['std']:.1f}"
+
+
+def format_accuracy(value: float | None) -> str:
+    """'80.6', or a dash for a group without classes."""
+    return _ABSENT if value is None else f"{value:.1f}"
 
 
 def _find_best(results):
@@ -118,50 +140,48 @@ def _find_best(results):
     return {"row": best, "mean": results[best]["mean"], "std": results[best]["std"]}
 
 
-def _tuning(rows):
-    """How the rates of real images were chosen."""
+def describe_rates(report: Mapping[str, Any]) -> list[str]:
+    """How the rates of real images were chosen, a sentence for each."""
     lines = []
-    for row in rows.values():
+    for row in table_rows(report).values():
         if row["tuning"]:
             tried = ", ".join(f"{rate}: {score:.1f}" for rate, score in row["tuning"].items())
-            lines += [
+            lines.append(
                 f"Rate of «{row['title']}», by balanced accuracy in % on held-out training "
-                f"images: {tried}.",
-                "",
-            ]
+                f"images: {tried}."
+            )
     return lines
 
 
 def _curve(report):
-    points = [
-        (int(name.removeprefix(_CURVE)), row)
-        for name, row in report["results"].items()
-        if name.startswith(_CURVE)
-    ]
+    points = curve_points(report)
     if not points:
         return []
-    rows = [[str(iteration), _mean_and_std(row)] for iteration, row in sorted(points)]
+    rows = [[str(iteration), format_mean(row)] for iteration, row in points]
+    return [*_table(["after iteration", "accuracy"], rows), "", describe_best(report), ""]
+
+
+def describe_best(report: Mapping[str, Any]) -> str:
+    """A sentence on the best point of the curve; only where there is a curve."""
     best = report["best_on_test"]
-    return [
-        *_table(["after iteration", "accuracy"], rows),
-        "",
+    return (
         f"Best on the test set, as the literature reports it and not to be compared with the final "
-        f"set: {best['mean']:.1f} ± {best['std']:.1f} ({best['row']}).",
-        "",
-    ]
+        f"set: {best['mean']:.1f} ± {best['std']:.1f} ({best['row']})."
+    )
 
 
 def _experts(experts):
     if not experts:
         return []
     rows = [
-        [f"{kind} experts, epoch {s['num_epochs']}", *(_cell(s.get(c)) for c in _COLUMNS)]
+        [f"{kind} experts, epoch {s['num_epochs']}", *(format_accuracy(s.get(c)) for c in COLUMNS)]
         for kind, s in experts.items()
     ]
-    return [*_table(["last snapshots, mean over experts", *_COLUMNS.values()], rows), ""]
+    return [*_table(["last snapshots, mean over experts", *COLUMNS.values()], rows), ""]
 
 
-def _settings(report: Mapping[str, Any]) -> str:
+def describe_settings(report: Mapping[str, Any]) -> str:
+    """Method, data, network and seed in a sentence."""
     config, counts = report["config"], report["train_counts"]
     data, net, distill = config["data"], config["net"], config["distill"]
     size = f", depth {net['depth']}, width {net['width']}" if net["name"] == "convnet" else ""
@@ -176,13 +196,14 @@ def _settings(report: Mapping[str, Any]) -> str:
 def _class_rows(report: Mapping[str, Any], results: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for k, name in enumerate(report["class_names"]):
-        accuracies = [_cell(result["per_class"][k]) for result in results.values()]
+        accuracies = [format_accuracy(result["per_class"][k]) for result in results.values()]
         rows.append([name, str(report["train_counts"][k]), *accuracies])
     return rows
 
 
-def _origin(report: Mapping[str, Any]) -> str:
-    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in _in_order(report))
+def describe_origin(report: Mapping[str, Any]) -> str:
+    """Times, identity and versions in two sentences."""
+    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds_in_order(report))
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items())
     return (
         f"Time: {seconds or _ABSENT}. Config {report['config_hash'][:12]}, data "
@@ -190,7 +211,7 @@ def _origin(report: Mapping[str, Any]) -> str:
     )
 
 
-def _in_order(report: Mapping[str, Any]) -> list[tuple[str, float]]:
+def seconds_in_order(report: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Seconds by stage in the order of the stages, whatever was resumed when."""
     order = ("experts", "distill", "evaluate")
     return sorted(report["seconds"].items(), key=lambda item: order.index(item[0]))
@@ -202,11 +223,3 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
         for row in [header, rule, *rows]
     ]
-
-
-def _mean_and_std(result: Mapping[str, Any]) -> str:
-    return f"{result['mean']:.1f} ± {result['std']:.1f}"
-
-
-def _cell(value: float | None) -> str:
-    return _ABSENT if value is None else f"{value:.1f}"

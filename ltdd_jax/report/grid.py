@@ -1,12 +1,10 @@
 """A contact sheet of labelled images: one row per class."""
 
-import io
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
 MAX_SIDE = 4000  # pixels of the whole picture
@@ -77,13 +75,6 @@ def draw_grid(
     if note:
         draw.text((_MARGIN, canvas.height - _MARGIN), note, _INK, font, anchor="lb")
     return canvas
-
-
-def save(image: Image.Image, path: epath.PathLike) -> None:
-    """Writes a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    epath.Path(path).write_bytes(buffer.getvalue())
 
 
 def _choose_layout(

@@ -1,0 +1,108 @@
+"""The report of a run: what the stages left is gathered and handed to `ltdd_jax.report`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from ltdd_jax import config as configs
+from ltdd_jax.distill import Method
+from ltdd_jax.experts.trajectory import DamagedSegmentError
+from ltdd_jax.pipeline import artefacts, claims, plan
+from ltdd_jax.pipeline.experts import open_trajectories
+from ltdd_jax.pipeline.run import Run
+from ltdd_jax.pipeline.workspace import versions
+from ltdd_jax.presets import PRESETS
+from ltdd_jax.report import page, text
+from ltdd_jax.runtime import files, processes
+
+_MADE_BY = ("experts", "distill", "trajectory", "selection")  # what a set was made by stays its own
+
+
+def write_report(
+    run: Run,
+    method: Method,
+    results: Mapping[str, Mapping[str, Any]],
+    confusion: Sequence[Sequence[int]] | None,
+    experts: Mapping[str, Mapping[str, Any]],
+    seconds: Mapping[str, float],
+    described: str,
+) -> None:
+    """Writes report.json, report.md and report.html; prints the second and where the third lies.
+
+    Args:
+      run: whose set was evaluated.
+      method: of the set.
+      results: summary of each row.
+      confusion: counts [K, K] of the distilled set; None if they were not kept.
+      experts: summary of each kind of experts that were looked at.
+      seconds: stage -> wall time.
+      described: the plan.
+    """
+    record = claims.read_set_record(run.workspace) or {"identity": {}, "config": {}}
+    of_set = {name: record["config"][name] for name in _MADE_BY if name in record["config"]}
+    made = text.make_report(
+        results,
+        config=run.config.to_dict() | of_set,
+        config_hash=configs.identity_hash(record["identity"]),
+        data_fingerprint=run.problem.fingerprint,
+        class_names=run.problem.train.class_names,
+        train_counts=run.problem.class_counts,
+        versions=versions(),
+        seconds=seconds,
+        experts=experts,
+    )
+    files.write_text(run.workspace.report, text.render_json(made))
+    table = text.render_markdown(made)
+    files.write_text(run.workspace.report_text, table)
+    processes.say(table)
+    if not processes.is_first():
+        return
+    material = page.Material(
+        pictures=_read_pictures(run, method),
+        confusion=confusion,
+        expert_losses=_read_expert_losses(run, experts),
+        distill_losses=_read_distill_losses(run),
+        reference=PRESETS[made["config"]["distill"]["method"]].reference,
+        plan=described,
+        flops=plan.count_flops(run, method),
+        workdir=str(run.workspace.root),
+        set_name=run.workspace.set_name,
+    )
+    files.write_text(run.workspace.report_page, page.render_page(made, material))
+    processes.say(f"report to look at: {run.workspace.report_page}")
+
+
+def _read_pictures(run, method):
+    """The final set; the images it started from where it went on from them."""
+    final = artefacts.read_set(run, artefacts.FINAL)
+    initial = artefacts.read_pixels(run, artefacts.INITIAL) if method.num_iterations else None
+    pixels = artefacts.read_pixels(run, artefacts.FINAL)
+    return page.Pictures(
+        pixels=pixels,
+        labels=final.labels,
+        probabilities=special.softmax(np.asarray(final.synthetic.label_logits), axis=1),
+        initial=initial if initial is not None and initial.shape == pixels.shape else None,
+    )
+
+
+def _read_expert_losses(run, kinds):
+    """Losses of the trajectories that are still there; they may be deleted when a set is made."""
+    found = {}
+    for kind in kinds:
+        try:
+            losses = open_trajectories(run, kind).losses(run.config.experts.num_experts)
+        except DamagedSegmentError:
+            continue  # said when they are used
+        if np.isfinite(losses).all():
+            found[kind] = losses
+    return found
+
+
+def _read_distill_losses(run):
+    """name -> (iterations, values) of every loss in metrics.jsonl."""
+    entries = run.workspace.metrics.read("distill")
+    names = [name for name in (entries[0] if entries else {}) if name.endswith("loss")]
+    steps = [entry["step"] for entry in entries]
+    return {name: (steps, [entry[name] for entry in entries]) for name in sorted(names)}

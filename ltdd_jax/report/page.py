@@ -1,0 +1,216 @@
+"""The result of a run as one page to open in a browser (report.html): no network, no script."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ltdd_jax.report import markup, sections, style, text
+from ltdd_jax.report.cards import Pictures
+from ltdd_jax.report.sections import Curve
+
+_ARXIV = re.compile(r"arXiv[: ](\d{4}\.\d{4,5})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What the page shows besides the report.
+
+    Attributes:
+      pictures: the distilled images.
+      confusion: counts [K, K] of the distilled set, rows are true classes; None if not counted.
+      expert_losses: kind -> float [epochs, experts].
+      distill_losses: name -> (iterations, values).
+      reference: where the method was published; numbers of arXiv become links.
+      plan: what the run said it was going to do.
+      flops: stage -> multiplications and additions, estimated.
+      workdir: where the run lies.
+      set_name: of the distilled set in it; "" is the one at the root.
+    """
+
+    pictures: Pictures
+    confusion: Sequence[Sequence[int]] | None = None
+    expert_losses: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    distill_losses: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
+    reference: str = ""
+    plan: str = ""
+    flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    workdir: str = ""
+    set_name: str = ""
+
+
+def render_page(report: Mapping[str, Any], material: Material) -> str:
+    """The whole page.
+
+    Args:
+      report: of `text.make_report`.
+      material: the rest.
+
+    Returns:
+      An HTML document that refers to nothing outside itself but the paper.
+    """
+    counts = np.asarray(report["train_counts"])
+    order = np.argsort(-counts, kind="stable")  # the most frequent class first
+    drawn = {
+        "results": ("Results", _draw_results(report)),
+        "classes": ("Accuracy by class", sections.draw_classes(report, order)),
+        "images": ("Distilled images", sections.draw_images(report, material.pictures, order)),
+        "confusion": ("Confusions", sections.draw_confusions(report, material.confusion, order)),
+        "data": ("Training data", sections.draw_data(report, order)),
+        "experts": ("Experts", sections.draw_experts(report, material.expert_losses, order)),
+        "distillation": (
+            "Distillation",
+            sections.draw_distillation(report, material.distill_losses),
+        ),
+        "use": ("How to use the files", _draw_use(report, material)),
+        "cost": ("Time and cost", _draw_cost(report, material)),
+        "settings": ("Plan and settings", _draw_settings(report, material)),
+    }
+    present = {name: (title, parts) for name, (title, parts) in drawn.items() if any(parts)}
+    links = "".join(
+        f'<li><a href="#{name}">{markup.escape(title)}</a></li>'
+        for name, (title, _) in present.items()
+    )
+    body = "\n".join(
+        markup.section(name, title, *parts) for name, (title, parts) in present.items()
+    )
+    title = markup.escape(report["name"])
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}: report</title>
+<style>{style.CSS}</style>
+</head>
+<body>
+<header>
+<h1>{title}</h1>
+{markup.paragraph(text.describe_settings(report))}
+{_draw_numbers(report)}
+<nav aria-label="Contents"><ul>{links}</ul></nav>
+</header>
+<main>
+{body}
+</main>
+<footer>
+{markup.paragraph(text.describe_origin(report))}
+{_cite(material.reference)}
+</footer>
+</body>
+</html>
+"""
+
+
+def _draw_numbers(report):
+    rows = text.table_rows(report)
+    items = ""
+    for name in ("distilled", "random_real", "full_real"):
+        if name in rows:
+            items += (
+                f"<div><dt>{markup.escape(rows[name]['title'])}</dt><dd>{rows[name]['mean']:.1f} % "
+                f"<small>± {rows[name]['std']:.1f}</small></dd></div>"
+            )
+    return f'<dl class="numbers">{items}</dl>'
+
+
+def _draw_results(report):
+    rows = text.table_rows(report)
+    num_seeds = max((len(row["per_seed"]) for row in rows.values()), default=0)
+    body = [
+        [row["title"], text.format_mean(row),
+         *(text.format_accuracy(row.get(c)) for c in list(text.COLUMNS)[1:]),
+         f"{row['rate']:.4g}", f"{row['updates']:,}"]
+        for row in rows.values()
+    ]  # fmt: skip
+    caption = (
+        f"Top-1 accuracy in % on the test set, mean ± standard deviation over {num_seeds} networks "
+        "trained from scratch; groups by training images per class. Nothing was chosen on the test "
+        "set."
+    )
+    header = ["trained on", *text.COLUMNS.values(), "rate", "updates"]
+    chosen = list(rows).index("distilled") if "distilled" in rows else None
+    parts = [markup.table(header, body, caption=caption, chosen=chosen)]
+    parts += [markup.paragraph(line, "soft") for line in text.describe_rates(report)]
+    return parts
+
+
+def _draw_use(report, material):
+    name = f", set_name={material.set_name!r}" if material.set_name else ""
+    program = (
+        "import ltdd_jax\n\n"
+        f"distilled = ltdd_jax.load_dataset({material.workdir!r}{name})\n"
+        "distilled.images               # float32 [S, H, W, C], as a network is trained on them\n"
+        "distilled.label_probabilities  # float32 [S, K], soft labels\n"
+        "distilled.step_size            # the learning rate the set was made for\n"
+        "distilled.whiten(pixels)       # what test images (uint8 [N, H, W, C]) have to go through"
+    )
+    arrays = (
+        "import numpy as np\n\n"
+        'with np.load("synthetic/synthetic.npz") as arrays:\n'
+        '    images, label_logits = arrays["images"], arrays["label_logits"]'
+    )
+    home = f"sets/{material.set_name}/" if material.set_name else ""
+    files = [
+        [f"{home}synthetic/synthetic.npz", "the distilled set: images, pixels, label logits, "
+         "labels, step size, class names"],
+        [f"{home}synthetic/grid.png", "its images, a row per class"],
+        ["preprocessing.npz", "the whitening, fitted to the training images"],
+        [f"{home}report.json", "every number of this page"],
+        [f"{home}metrics.jsonl", "losses, a line per logged step"],
+    ]  # fmt: skip
+    return [
+        markup.paragraph("Networks learn from the distilled set in place of the training images."),
+        markup.code(program),
+        markup.paragraph("Without this package, from the folder of this page:"),
+        markup.code(arrays),
+        markup.table(["file", "content"], files, caption=f"In {material.workdir}", css="settings"),
+    ]
+
+
+def _cite(reference):
+    if not reference:
+        return ""
+    link = r'<a href="https://arxiv.org/abs/\1">\g<0></a>'
+    return f"<p>Method: {_ARXIV.sub(link, markup.escape(reference))}</p>"
+
+
+def _draw_cost(report, material):
+    seconds = dict(text.seconds_in_order(report))
+    stages = [*seconds, *(stage for stage in material.flops if stage not in seconds)]
+    rows = [
+        [
+            stage,
+            f"{seconds[stage]:,.0f}" if stage in seconds else "in evaluate",
+            f"{material.flops[stage] / 1e9:,.3g}" if stage in material.flops else "",
+        ]
+        for stage in stages
+    ]
+    caption = "Wall time over all sittings, compilation included, and estimated work of the layers"
+    return [markup.table(["stage", "seconds", "GFLOP"], rows, caption=caption)] if rows else []
+
+
+def _draw_settings(report, material):
+    parts = [markup.code(material.plan, wrap=True)] if material.plan else []
+    top = [[name, str(v)] for name, v in report["config"].items() if not isinstance(v, Mapping)]
+    sections = {n: list(_flatten(v)) for n, v in report["config"].items() if isinstance(v, Mapping)}
+    for title, rows in {"general": top, **sections}.items():
+        if rows:
+            table = markup.table(
+                ["setting", "value"], rows, caption=f"Settings: {title}", css="settings"
+            )
+            parts.append(markup.fold(title, table))
+    versions = [[name, version] for name, version in report["versions"].items()]
+    table = markup.table(["package", "version"], versions, caption="Versions", css="settings")
+    return [*parts, markup.fold("versions", table)]
+
+
+def _flatten(settings, prefix=""):
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield [f"{prefix}{name}", str(value)]
