@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -53,7 +54,7 @@ def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
         "soft_label": pa.FixedSizeListArray.from_arrays(
             pa.array(dataset.label_probabilities.ravel(), pa.float32()), num_classes
         ),
-        "network_input": pa.array(dataset.images.tolist(), _nest(pa.float32(), 3)),
+        "network_input": _nest(dataset.images),
     }
     features = {
         "image": {"_type": "Image"},
@@ -76,6 +77,10 @@ def explain_loading(dataset: DistilledDataset) -> str:
     return _LOAD.format(grey="[..., None]" if dataset.pixels.shape[3] == 1 else "")
 
 
-def _nest(kind: pa.DataType, depth: int) -> pa.DataType:
-    """Lists of lists of `kind`."""
-    return pa.list_(_nest(kind, depth - 1)) if depth else kind
+def _nest(images: np.ndarray) -> pa.Array:
+    """[S, H, W, C] as S lists of H lists of W lists of C numbers, as Array3D is stored."""
+    nested = pa.array(images.ravel(), pa.float32())
+    for size in reversed(images.shape[1:]):
+        ends = np.arange(0, len(nested) + 1, size, dtype=np.int32)
+        nested = pa.ListArray.from_arrays(pa.array(ends), nested)
+    return nested
