@@ -83,7 +83,8 @@ def _read_pictures(run):
         pixels=pixels,
         labels=final.labels,
         probabilities=special.softmax(np.asarray(final.synthetic.label_logits), axis=1),
-        initial=initial,
+        # A selection is what it started from, so there is nothing to compare.
+        initial=None if initial is None or np.array_equal(initial, pixels) else initial,
     )
 
 
