@@ -1,20 +1,25 @@
 """Packaging of ltdd_jax; tool settings are in pyproject.toml."""
 
 import pathlib
+import re
 
 import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
+_INIT = (_ROOT / "ltdd_jax" / "__init__.py").read_text(encoding="utf-8")
 
 setuptools.setup(
     name="ltdd_jax",
-    version="0.1.0",
+    version=re.search(r'^__version__ = "(.+)"$', _INIT, re.MULTILINE)[1],
     description="Long-tailed dataset distillation in JAX and Flax",
     long_description=(_ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=setuptools.find_packages(include=["ltdd_jax", "ltdd_jax.*"]),
+    packages=[*setuptools.find_packages(include=["ltdd_jax", "ltdd_jax.*"]), "ltdd_jax.configs"],
+    package_dir={"ltdd_jax.configs": "configs"},
+    package_data={"ltdd_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["ltdd=ltdd_jax.main:run"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",
@@ -45,6 +50,15 @@ setuptools.setup(
             "ruff>=0.14",
         ],
         "notebooks": ["ipykernel>=6.29", "jupytext>=1.16", "nbconvert>=7.16"],
+        "export": ["pyarrow>=17"],  # of --format=huggingface; --format=torch needs PyTorch
+        # What reads the exports: tests/export skips those that are not there.
+        "export-test": [
+            "datasets>=4",
+            "pyarrow>=17",
+            "torch>=2.6",
+            "torchvision>=0.21",
+            "webdataset>=1",
+        ],
         "gcs": ["gcsfs>=2024.6"],
         "s3": ["s3fs>=2024.6"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.12"],

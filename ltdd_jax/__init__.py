@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         train_experts,
     )
     from ltdd_jax.dataset import DistilledDataset, load_dataset
+    from ltdd_jax.export import export_dataset
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ _HOME = {
     "TrainedExperts": "api",
     "distill_dataset": "api",
     "evaluate_dataset": "api",
+    "export_dataset": "export",
     "load_dataset": "dataset",
     "train_experts": "api",
 }
@@ -32,6 +34,7 @@ __all__ = [
     "TrainedExperts",
     "distill_dataset",
     "evaluate_dataset",
+    "export_dataset",
     "load_dataset",
     "train_experts",
 ]

@@ -177,28 +177,31 @@ def evaluate_dataset(
         momentum=0.9,
         weight_decay=5e-4,
     )
-    keys = jax.random.split(jax.random.key(seed), num_seeds)
-    state = jax.jit(evaluator.init)(keys)
     rate = dataset.step_size if learning_rate is None else learning_rate
-    rates = evaluation.learning_rates(rate, num_epochs)
-    run_epochs = jax.jit(evaluator.run_epochs)
-    data = dataset.images, dataset.label_logits
-    with progress(num_epochs + 1, desc="evaluate", unit="epoch") as show:
-        for epoch in range(num_epochs + 1):
-            now = np.full((num_seeds, 1), rates[epoch], np.float32)
-            state, loss = run_epochs(keys, np.array([epoch], np.int32), state, data, now)
-            show(1, loss=float(loss.mean()))
+    state = _train(evaluator, dataset, evaluation.learning_rates(rate, num_epochs), num_seeds, seed)
     predict = jax.jit(functools.partial(evaluator.predict, state))
-    found = _predict(predict, dataset.whiten(test_images))
-    labels = np.asarray(test_labels)
-    accuracies = metrics.per_class_accuracy(found, labels, dataset.num_classes)
-    test_counts = np.bincount(labels, minlength=dataset.num_classes)
+    accuracies = metrics.per_class_accuracy(
+        _predict(predict, dataset.whiten(test_images)), test_labels, dataset.num_classes
+    )
+    test_counts = np.bincount(test_labels, minlength=dataset.num_classes)
     summary = metrics.summarize(
         accuracies, test_counts, test_counts if train_counts is None else np.asarray(train_counts)
     )
-    if train_counts is None:
-        summary = {k: v for k, v in summary.items() if k not in metrics.GROUPS}
-    return summary
+    no_groups = metrics.GROUPS if train_counts is None else ()
+    return {key: value for key, value in summary.items() if key not in no_groups}
+
+
+def _train(evaluator, dataset, rates, num_seeds, seed):
+    """States of the networks after all epochs."""
+    keys = jax.random.split(jax.random.key(seed), num_seeds)
+    state, run_epochs = jax.jit(evaluator.init)(keys), jax.jit(evaluator.run_epochs)
+    data = dataset.images, dataset.label_logits
+    with progress(len(rates), desc="evaluate", unit="epoch") as show:
+        for epoch, rate in enumerate(rates):
+            now = np.full((num_seeds, 1), rate, np.float32)
+            state, loss = run_epochs(keys, np.array([epoch], np.int32), state, data, now)
+            show(1, loss=float(loss.mean()))
+    return state
 
 
 def _predict(predict, images):

@@ -1,6 +1,7 @@
 """One clear sentence for every mistake in the flags or in a config file."""
 
 import contextlib
+import pathlib
 import re
 import runpy
 import traceback
@@ -13,23 +14,46 @@ from ltdd_jax import config, records, validation
 from ltdd_jax.data import sources
 from ltdd_jax.errors import UserError
 
+_HERE = pathlib.Path(__file__).parent
+# In an installed package the configs lie inside of it, in a checkout beside it.
+_PACKAGED = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"
 MISSING_CONFIG = "--config is missing: give --config=configs/digits_lt.py, for instance"
 
 HELP = """ltdd_jax: long-tailed dataset distillation. Turns a training set whose classes have very
 different sizes into a few synthetic images per class, and measures what they are worth.
 
-  --config=FILE[:VARIANT,METHOD]  settings; METHOD is dam_ed (the default), datm, mtt, herding, ...
+  --config=FILE[:VARIANT,METHOD]  settings; METHOD is dam_ed (the default), datm, mtt, herding, ...;
+                                  the name of a packaged config, such as digits_lt, does as well
   --config.SECTION.FIELD=VALUE    overrides one of them; ltdd_jax/fields.py lists them all
   --workdir=DIR                   where results go; without it, runs/<config name>
   --stage=experts|distill|evaluate  one stage, from what is there; without it, all of them
   --set=NAME                      a further distilled set in the same directory
+  --dry_run                       only say what would be done and what it costs
 
 Examples:
+  python -m ltdd_jax.main --config=configs/pictures.py --config.data.path=FOLDER_OR_TAR
   python -m ltdd_jax.main --config=configs/digits_lt.py
   python -m ltdd_jax.main --config=configs/cifar10_lt.py:if100_ipc10,datm --config.data.data_dir=DIR
   python -m ltdd_jax.main --config=configs/digits_lt.py --stage=evaluate --config.net.name=mlp
 
 The same command continues a run that was stopped. For several machines see docs/tpu_vm.md."""
+
+
+def find_packaged(argv: Sequence[str]) -> list[str]:
+    """The command line with `--config=NAME` replaced by the file of that packaged config.
+
+    A path that exists, or that ends in .py, stays as it is.
+    """
+    found, is_value = [], False
+    for argument in argv:
+        match = re.fullmatch(r"(--?config=|)([\w.-]+?)(:.*|)", argument, re.DOTALL)
+        if match and (match[1] or is_value):
+            path = _PACKAGED / f"{match[2]}.py"
+            if path.exists() and not pathlib.Path(match[2]).exists():
+                argument = f"{match[1]}{path}{match[3]}"
+        is_value = argument in ("--config", "-config")
+        found.append(argument)
+    return found
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
@@ -85,16 +109,7 @@ def check_data(settings: ConfigDict) -> None:
       UserError: one sentence with the remedy.
     """
     config.validate(settings)
-    data = settings.data
-    sources.check_source(
-        data.source,
-        data_dir=data.data_dir,
-        path=data.path,
-        image_size=data.image_size,
-        follow_links=data.follow_links,
-        max_file_mb=data.max_file_mb,
-        max_total_gb=data.max_total_gb,
-    )
+    sources.check_source(settings.data.source, **config.locate_data(settings))
 
 
 def explain(error: Exception, argv: Sequence[str]) -> str:

@@ -58,6 +58,12 @@ def set_field(config: ConfigDict, field: str, value: Any) -> None:
     config.update_from_flattened_dict({field: value})
 
 
+def locate_data(config: ConfigDict) -> dict[str, Any]:
+    """Where the data lie and how much may be read, as arguments of `sources.load_splits`."""
+    names = ("data_dir", "path", "image_size", "follow_links", "max_file_mb", "max_total_gb")
+    return {name: config.data[name] for name in names}
+
+
 def validate(config: ConfigDict) -> None:
     """Checks every field and the combinations of fields that need no data.
 

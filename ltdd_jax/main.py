@@ -25,6 +25,7 @@ _STAGE = flags.DEFINE_enum(
 _SET = flags.DEFINE_string(
     "set", "", "Name of the distilled set, to keep several in one workdir with the same experts."
 )
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would be done and what it costs.")
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join other processes; on a TPU VM or in SLURM nothing else is needed."
 )
@@ -38,6 +39,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     if command_line.asks_for_help(argv):
         print(command_line.HELP)
         sys.exit(0)
+    argv = command_line.find_packaged(argv)
     try:
         command_line.check_overrides(argv)
         arguments = flags.FLAGS(argv)
@@ -66,7 +68,10 @@ def main(_: list[str]) -> int:
     try:
         with pipeline.acknowledge_signals():
             _connect(pipeline)
-            pipeline.run(config, workdir, _STAGE.value, _SET.value, keep=_overridden(sys.argv))
+            given = frozenset(command_line.list_overrides(sys.argv))
+            pipeline.run(
+                config, workdir, _STAGE.value, _SET.value, keep=given, dry_run=_DRY_RUN.value
+            )
     except UserError as error:
         return pipeline.leave(_report(str(error)))
     except (Interrupted, KeyboardInterrupt) as stopped:
@@ -92,14 +97,15 @@ def _connect(pipeline) -> None:
         raise UserError("--coordinator_address, --num_processes, --process_id need --distributed")
 
 
-def _overridden(argv: list[str]) -> frozenset[str]:
-    return frozenset(command_line.list_overrides(argv))
-
-
 def _report(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The console command `ltdd`."""
     app.run(main, flags_parser=parse_flags)
+
+
+if __name__ == "__main__":
+    run()

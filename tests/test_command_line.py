@@ -93,11 +93,13 @@ def test_check_overrides_raises_a_user_error():
 
 # The program with a pipeline that only raises `NAME`.
 STAND_IN = """
-import sys, types
+import contextlib, sys, types
 from ltdd_jax import main
-from ltdd_jax.types import UserError
-def run(config, workdir, stage, set_name): raise NAME(f"{workdir} {stage} {set_name}")
-sys.modules["ltdd_jax.pipeline"] = types.SimpleNamespace(run=run, leave=int)
+from ltdd_jax.errors import UserError
+def run(config, workdir, stage, set_name, **_): raise NAME(f"{workdir} {stage} {set_name}")
+sys.modules["ltdd_jax.pipeline"] = types.SimpleNamespace(
+    run=run, leave=int, acknowledge_signals=contextlib.nullcontext
+)
 main.app.run(main.main, flags_parser=main.parse_flags)
 """
 
@@ -174,3 +176,20 @@ def test_help_names_the_flags(outcomes):
     output, _, _ = outcomes[0]["help"]
     for flag in ("--config", "--workdir", "--stage", "--set"):
         assert flag in output
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--config=digits_lt"], ["--config={}/digits_lt.py"]),
+        (["--config=digits_lt:smoke,mtt"], ["--config={}/digits_lt.py:smoke,mtt"]),
+        (["--config", "cifar10_lt:if10_ipc10", "--set=a"],
+         ["--config", "{}/cifar10_lt.py:if10_ipc10", "--set=a"]),
+        (["--config=configs/digits_lt.py:smoke"], ["--config=configs/digits_lt.py:smoke"]),
+        (["--config=nowhere", "--workdir=digits_lt"], ["--config=nowhere", "--workdir=digits_lt"]),
+    ],
+)  # fmt: skip
+def test_packaged_configs_are_found_by_name(given, expected):
+    """Breaks when a name is not replaced by the file, or anything else is."""
+    place = str(ROOT / "configs")
+    assert command_line.find_packaged(given) == [text.replace("{}", place) for text in expected]

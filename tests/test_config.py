@@ -9,7 +9,7 @@ import ml_collections
 import pytest
 
 from ltdd_jax import config as settings
-from ltdd_jax import distill, fields, nets, presets, records
+from ltdd_jax import families, fields, nets, presets, records
 from ltdd_jax.data import augment
 from ltdd_jax.distill import selection, student, trajectory
 from ltdd_jax.nets import convolution
@@ -64,18 +64,18 @@ def test_names_equal_the_registries():
     assert choices["selection.rule"] == selection.RULES
     assert set(choices["trajectory.gradient"]) == set(student.GRADIENTS)
     assert set(choices["trajectory.label_experts"]) == set(trajectory.PHASES)
-    assert choices["distill.method"] == settings.METHODS == tuple(presets.PRESETS)
+    assert choices["distill.method"] == tuple(settings.METHODS) == tuple(presets.PRESETS)
     assert settings.base_config().distill.method == settings.DEFAULT_METHOD
 
 
 def test_every_preset_is_of_a_family_and_sets_fields_that_exist():
     """Breaks when a preset writes a field that is gone, or one that belongs to another family."""
     table = fields.flatten_fields()
-    assert {preset.section for preset in presets.PRESETS.values()} == set(distill.FAMILIES)
+    assert {preset.section for preset in presets.PRESETS.values()} == set(families.BUILDERS)
     for name, preset in presets.PRESETS.items():
         for values in (preset.settings, *preset.published.values()):
             assert values.keys() <= table.keys(), name
-            others = distill.FAMILIES.keys() - {preset.section}
+            others = families.BUILDERS.keys() - {preset.section}
             assert not [x for x in values if x.partition(".")[0] in others], name
 
 
@@ -200,7 +200,7 @@ def test_identity_leaves_out_locations():
     same = edit(data__data_dir="/d", data__path="/p", experts__path="/e")
     sections = ("data", "experts")
     assert settings.identity(same, sections) == settings.identity(settings.base_config(), sections)
-    assert settings.identity(edit(data__whiten=False), sections) != settings.identity(
+    assert settings.identity(edit(data__whiten="off"), sections) != settings.identity(
         settings.base_config(), sections
     )
 

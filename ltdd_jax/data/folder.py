@@ -1,8 +1,9 @@
 """The user's own pictures: class folders in a directory or in a tar file, never unpacked to disk.
 
 Layout: PATH/{train,test}/<class>/<picture>, where one folder more may stand around train and test
-and pictures may lie deeper inside their class folder. The class folders of train, in alphabetical
-order, define the labels; the pictures of a class are sorted by name.
+and pictures may lie deeper inside their class folder. Without test, or with class folders alone, a
+fifth of each class is held out for the test. The class folders of train, in alphabetical order,
+define the labels; the pictures of a class are sorted by name.
 """
 
 import pathlib
@@ -27,6 +28,7 @@ _SUFFIXES = frozenset(
 )
 
 _Classes = dict[str, list[Entry]]  # class -> pictures
+_TEST_SHARE = 0.2  # of each class, where there is no test
 
 
 def read_folder(
@@ -64,6 +66,13 @@ def read_folder(
     return result
 
 
+def measure_sides(request: Request) -> list[int]:
+    """Shorter sides in pixels of a sample of the training pictures; errors as in `read_folder`."""
+    with open_collection(request) as collection:
+        train = _list_pictures(collection, request)["train"]
+        return pictures.measure_sides([entry for entries in train.values() for entry in entries])
+
+
 def check_folder(request: Request) -> None:
     """Finds what `read_folder` would refuse, except for damage inside the pictures."""
     with open_collection(request) as collection:
@@ -81,6 +90,8 @@ def _list_pictures(collection: Collection, request: Request) -> dict[str, _Class
         )
     try:
         classes = _sort_into_classes(collection.entries, request)
+        if not classes["test"]:
+            classes = _hold_out_test(classes["train"], request)
         _check_classes(path, classes)
     except UserError as error:
         raise UserError(f"{error} {links}".strip()) from error
@@ -101,16 +112,17 @@ def _list_pictures(collection: Collection, request: Request) -> dict[str, _Class
 def _sort_into_classes(entries: list[Entry], request: Request) -> dict[str, _Classes]:
     # macOS adds "._x" files and __MACOSX to archives; other dot files are no pictures either.
     visible = [e for e in entries if not any(p[0] == "." or p == "__MACOSX" for p in e.parts)]
-    root = _find_root(request.path, visible)
+    root, has_splits = _find_root(request.path, visible)
     classes: dict[str, _Classes] = {split: {} for split in SPLITS}
     ignored = []
     for entry in visible:
         parts = entry.parts[len(root) :]
+        parts = parts if has_splits else ("train", *parts)
         inside = entry.parts[: len(root)] == root and len(parts) >= (3 if entry.is_file else 2)
         if not inside or parts[0] not in SPLITS:
             continue
         of_class = classes[parts[0]].setdefault(parts[1], [])
-        if entry.is_file and pathlib.PurePosixPath(parts[-1]).suffix.lower() in _SUFFIXES:
+        if entry.is_file and _is_picture(parts[-1]):
             of_class.append(entry)
         elif entry.is_file:
             ignored.append(entry.name)
@@ -146,8 +158,11 @@ def _drop_repeats(of_split: _Classes, request: Request) -> _Classes:
     return kept
 
 
-def _find_root(path: str, entries: list[Entry]) -> Parts:
-    """The folder that holds train and test: the top, or the one folder in it that has them."""
+def _find_root(path: str, entries: list[Entry]) -> tuple[Parts, bool]:
+    """The folder that holds train and test, or else class folders; and which of the two it is.
+
+    It is the top, or the one folder in it that has them.
+    """
     found: dict[Parts, set[str]] = {}
     for entry in entries:
         for depth in range(min(2, len(entry.parts))):
@@ -155,22 +170,53 @@ def _find_root(path: str, entries: list[Entry]) -> Parts:
                 found.setdefault(entry.parts[:depth], set()).add(entry.parts[depth])
                 break
     if not found:
-        raise UserError(
-            f"{path} has neither train/ nor test/; it must hold both, with one folder per class."
-        )
+        return _find_classes(path, entries), False
     root, *others = sorted(found)
     if root and others:
         raise UserError(
             f"{path} has train/ or test/ in both {root[0]}/ and {others[0][0]}/; give the path of "
             "one of them."
         )
-    missing = set(SPLITS) - found[root]
-    if missing:
+    if "train" not in found[root]:
         raise UserError(
-            f"{'/'.join((path, *root))} has no folder {missing.pop()}/; it must hold train/ and "
-            "test/, each with one folder per class."
+            f"{'/'.join((path, *root))} has no folder train/; it must hold train/, or train/ and "
+            "test/, with one folder per class."
         )
-    return root
+    return root, True
+
+
+def _find_classes(path: str, entries: list[Entry]) -> Parts:
+    """The folder that holds the class folders, where there is neither train nor test."""
+    pictures_at = {len(e.parts) for e in entries if e.is_file and _is_picture(e.parts[-1])}
+    if not pictures_at or min(pictures_at) < 2:
+        raise UserError(
+            f"{path} has neither train/ nor test/ nor class folders with pictures; it must hold "
+            "one folder per class, alone or in train/ and test/."
+        )
+    tops = {entry.parts[0] for entry in entries if not entry.is_file or len(entry.parts) > 1}
+    return (tops.pop(),) if len(tops) == 1 and min(pictures_at) > 2 else ()
+
+
+def _is_picture(name: str) -> bool:
+    return pathlib.PurePosixPath(name).suffix.lower() in _SUFFIXES
+
+
+def _hold_out_test(train: _Classes, request: Request) -> dict[str, _Classes]:
+    """A fifth of each class, at least one picture, becomes the test set."""
+    kept: dict[str, _Classes] = {"train": {}, "test": {}}
+    for number, (name, entries) in enumerate(train.items()):
+        if len(entries) == 1:
+            raise UserError(
+                f"{request.path}: class {name!r} has one picture, and there is no test/; add "
+                "pictures, so that one can be held out for the test, or remove the class."
+            )
+        order = np.random.default_rng(number).permutation(len(entries))
+        held = set(order[: max(1, int(_TEST_SHARE * len(entries)))].tolist())
+        for split, wanted in (("train", False), ("test", True)):
+            kept[split][name] = [e for i, e in enumerate(entries) if (i in held) == wanted]
+    count, total = (sum(map(len, c.values())) for c in (kept["test"], train))
+    request.say(f"{request.path} has no test/: {count} of {total} pictures are held out for it")
+    return kept
 
 
 def _check_classes(path: str, classes: dict[str, _Classes]) -> None:

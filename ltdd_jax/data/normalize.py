@@ -132,7 +132,7 @@ def fit(
     if not zca_eps > 0:
         raise UserError(f"data.zca_eps is {zca_eps}, but must be > 0.")
     if len(train_images) < 2:
-        raise UserError("ZCA needs at least two training images; set --config.data.whiten=false.")
+        raise UserError("ZCA needs at least two training images; set --config.data.whiten=off.")
     return _fit_zca(pre, train_images, zca_eps, say, check)
 
 
@@ -268,7 +268,7 @@ def _fit_zca(
     check_memory(
         needed,
         f"whitening (ZCA) {num} images of {width} x {height} pixels",
-        "set --config.data.whiten=false, with --config.data.normalize=true, or a smaller "
+        "set --config.data.whiten=off, with --config.data.normalize=true, or a smaller "
         "--config.data.image_size.",
     )
     if needed > _SPOKEN_BYTES:

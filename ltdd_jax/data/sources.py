@@ -90,7 +90,6 @@ def _refuse_arrays(request: Request, splits: Sequence[str] = ()) -> dict[str, Ar
 
 
 SOURCES: dict[str, Source] = {
-    "arrays": Source(read=_refuse_arrays, check=_refuse_arrays),
     "digits": Source(read=_read_digits),
     "cifar10": _make_tfds_source(
         "cifar10",
@@ -109,6 +108,7 @@ SOURCES: dict[str, Source] = {
         read=folder.read_folder, check=folder.check_folder, takes_path="must", resizes=True
     ),
     "npz": Source(read=npz_source.read_npz, check=npz_source.check_npz, takes_path="must"),
+    "arrays": Source(read=_refuse_arrays, check=_refuse_arrays),
 }
 _TFDS_CONSTANTS = {  # by the start of the name in TFDS, for sets that have no entry above
     "cifar": _CIFAR_CONSTANTS,

@@ -22,7 +22,7 @@ from ltdd_jax.pipeline.look import look_at_experts, recall_experts
 from ltdd_jax.pipeline.problem import load_problem, load_sets, make_network, sort_sets
 from ltdd_jax.pipeline.report import write_report
 from ltdd_jax.pipeline.run import Run
-from ltdd_jax.pipeline.settle import settle_config
+from ltdd_jax.pipeline.settle import choose_size, settle_config
 from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime import files, interrupt, processes
 from ltdd_jax.runtime.interrupt import acknowledge_signals
@@ -55,6 +55,7 @@ def run(
     *,
     sets: Sets | None = None,
     keep: frozenset[str] = frozenset(),
+    dry_run: bool = False,
 ) -> None:
     """Runs one stage, or all, from what is in the working directory.
 
@@ -65,6 +66,7 @@ def run(
       set_name: of the distilled set, for several in one directory; "" is the one at its root.
       sets: training and test images that are in memory already, for the source "arrays".
       keep: dotted fields that a budget leaves as they are.
+      dry_run: only says what would be done and what it costs; writes nothing.
 
     Raises:
       UserError: an impossible setting, missing data, a directory of something else, a full disk,
@@ -74,27 +76,31 @@ def run(
     with interrupt.watch_signals() as stop, _explain_memory():
         config, (train, test) = _prepare(config, sets, keep, stop)
         workspace = Workspace(config, workdir, set_name)
-        make_network(config, train)  # a mistake found here leaves no trace
-        with workspace.hold() if processes.is_first() else contextlib.nullcontext():
-            if processes.is_first():  # before anything expensive or lasting happens
+        network = make_network(config, train)  # a mistake found here leaves no trace
+        lasting = processes.is_first() and not dry_run
+        with workspace.hold() if lasting else contextlib.nullcontext():
+            if lasting:  # before anything expensive happens
                 claims.claim(workspace, fingerprint(train, test))
+            first = plan.describe_data(config, train, test, network, str(workspace.root))
+            processes.say(first)
+            cache = None if dry_run else workspace.preprocessing
             problem = processes.first_then_rest(
                 lambda: load_problem(
-                    config, train, test, workspace.preprocessing, workspace.warn,
-                    stop.raise_if_received,
+                    config, train, test, cache, workspace.warn, stop.raise_if_received
                 )
-            )  # fmt: skip
+            )
             this = Run(config, problem, workspace, stop)
             method = make_method(this)
-            if stage in ("distill", "all"):
+            if stage in ("distill", "all") and not dry_run:
                 processes.first_then_rest(
                     lambda: claims.claim_set(workspace, identify(this, method))
                 )
-            described = plan.describe(this, method)
-            processes.say(described)
+            rest = plan.describe(this, method)
+            processes.say(rest)
             plan.check_memory(this, method)
             plan.check_disk(this, method)
-            _run_stages(this, method, stage, described)
+            if not dry_run:
+                _run_stages(this, method, stage, f"{first}\n{rest}")
 
 
 def open_run(
@@ -122,6 +128,7 @@ def _prepare(config, sets, keep, stop):
     configs.validate(config)
     _configure_jax(config)
     if sets is None:
+        config = choose_size(config, keep)
         train, test = load_sets(config, stop.raise_if_received)
     else:
         train, test = sort_sets(config, *sets)

@@ -111,9 +111,11 @@ class Checkpoints:
         writer.save(path, state, {**record, "made_of": self._made_of}, then=self._prune)
 
     def delete(self) -> None:
-        """Deletes all of them: they are of no use any more."""
-        if processes.is_first():
+        """Deletes all of them and their directory: they are of no use any more."""
+        if processes.is_first() and self._directory.exists():
             checkpoint.prune(self._directory, keep=())
+            if not any(self._directory.iterdir()):  # damaged ones were moved aside in it
+                self._directory.rmdir()
 
     def _prune(self):
         steps = checkpoint.complete_steps(self._directory)

@@ -4,11 +4,16 @@ import time
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from ltdd_jax import backend, losses
+from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.distill import Method
+from ltdd_jax.experts.trajectory import DamagedSegmentError
+from ltdd_jax.nets import Network
 from ltdd_jax.pipeline import experts as expert_stage
 from ltdd_jax.pipeline.run import Run
+from ltdd_jax.presets import PRESETS
 from ltdd_jax.runtime import files, mesh, processes
 from ltdd_jax.types import UserError
 
@@ -55,15 +60,14 @@ def check_memory(run: Run, method: Method) -> None:
     needed, free = peak_bytes(run, method), mesh.free_memory()
     if needed <= free:
         return
-    advice = (
-        "--config.trajectory.batch_size, --config.net.width or "
-        "--config.experts.representation.batch_size"
-    )
     images = 24 * len(method.labels) * int(np.prod(run.problem.image_shape))
+    advice = "--config.net.width or --config.experts.representation.batch_size"
     if images > needed / 2:
         advice = "--config.distill.ipc"
-    elif run.config.trajectory.gradient == "autodiff":
-        advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
+    elif PRESETS[run.config.distill.method].section == "trajectory":
+        advice = "--config.trajectory.batch_size, " + advice
+        if run.config.trajectory.gradient == "autodiff":
+            advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
     raise UserError(
         f"this run needs about {show_bytes(needed)} of memory and {show_bytes(free)} are free; "
         f"lower {advice}"
@@ -88,12 +92,15 @@ def check_disk(run: Run, method: Method) -> None:
 
 
 def _are_there(run, method):
-    """Whether every expert is on disk already."""
-    return all(
-        len(expert_stage.open_trajectories(run, kind).complete_experts())
-        >= run.config.experts.num_experts
-        for kind in method.experts
-    )
+    """Whether every expert is on disk already, or all but a damaged part that is made again."""
+    try:
+        return all(
+            len(expert_stage.open_trajectories(run, kind).complete_experts())
+            >= run.config.experts.num_experts
+            for kind in method.experts
+        )
+    except DamagedSegmentError:
+        return True
 
 
 def count_flops(run: Run, method: Method) -> dict[str, float]:
@@ -141,17 +148,33 @@ def time_flops(run: Run) -> float:
     return _GRADIENT_FORWARDS * network.sizes.flops * len(images) / max(seconds, 1e-6)
 
 
-def describe(run: Run, method: Method) -> str:
-    """The plan as a few lines of text."""
-    config, problem, workspace = run.config, run.problem, run.workspace
-    counts, names = problem.class_counts, problem.train.class_names
+def describe_data(
+    config: ConfigDict, train: ImageSet, test: ImageSet, network: Network, workdir: str
+) -> str:
+    """The first lines of the plan, which need no preprocessing: data and network."""
+    counts, names = [int(n) for n in train.class_counts()], train.class_names
     shown = ", ".join(
         f"{name} {count}" for name, count in list(zip(names, counts, strict=True))[:_SHOWN_CLASSES]
     )
     if len(counts) > _SHOWN_CLASSES:
         shown += f", … ({len(counts)} classes, smallest {min(counts)})"
+    size = "x".join(map(str, train.images.shape[1:]))
+    return "\n".join(
+        [
+            f"{config.name}: {config.data.source}, {sum(counts)} training images of {size} in "
+            f"{len(counts)} classes (realised imbalance {max(counts) / min(counts):.4g}), "
+            f"{len(test.labels)} test images -> {workdir}",
+            f"  per class: {shown}",
+            f"  network: {config.net.name}, {network.sizes.num_parameters:,} parameters, on "
+            f"{mesh.describe_devices()}",
+        ]
+    )
+
+
+def describe(run: Run, method: Method) -> str:
+    """The rest of the plan: what every stage does, where its results go, and the cost."""
+    config, workspace = run.config, run.workspace
     settings, sections = config.evaluation, config.experts
-    size = "x".join(map(str, problem.image_shape))
     epochs = " + ".join(f"{sections[kind].num_epochs}" for kind in method.experts)
     trained = (
         f"{sections.num_experts} x ({epochs} epochs), {expert_stage.group_size(run)} at once -> "
@@ -162,19 +185,14 @@ def describe(run: Run, method: Method) -> str:
     full = (settings.full_num_epochs or settings.num_epochs) + 1
     grid = ", ".join(f"{rate:g}" for rate in settings.baseline_rates)
     needs = trajectory_bytes(run, method) + set_bytes(run, method)
+    networks = "1 network" if settings.num_seeds == 1 else f"{settings.num_seeds} networks"
     return "\n".join(
         [
-            f"{config.name}: {config.data.source}, {sum(counts)} training images of {size} in "
-            f"{len(counts)} classes (realised imbalance {max(counts) / min(counts):.4g}), "
-            f"{len(problem.test.labels)} test images",
-            f"  per class: {shown}",
-            f"  network: {config.net.name}, {problem.network.sizes.num_parameters:,} parameters, "
-            f"on {mesh.describe_devices()}",
             f"  experts: {trained}",
             f"  distill: {config.distill.method}, {len(method.labels)} images, "
             f"{method.num_iterations} iterations, {method.summary} -> {workspace.synthetic}",
-            f"  evaluate: {settings.num_seeds} networks x {settings.num_epochs + 1} epochs (whole "
-            f"training set {full}), rates of real images from {grid} -> {workspace.report_text}",
+            f"  evaluate: {networks} x {settings.num_epochs + 1} epochs (whole training set "
+            f"{full}), rates of real images from {grid} -> {workspace.report_text}",
             f"  estimate: {show_bytes(peak_bytes(run, method))} of memory beyond the data, "
             f"{show_bytes(needs)} of disk",
             f"  cost: {_describe_cost(run, method)}",

@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from ltdd_jax import config as configs
 from ltdd_jax import nets
 from ltdd_jax.data import augment, long_tail, normalize, sources
 from ltdd_jax.runtime import files, processes
@@ -65,15 +66,9 @@ def load_sets(
     Raises:
       UserError: missing or damaged data, an empty class, different shapes in train and test.
     """
-    data = config.data
     sets = sources.load_splits(
-        data.source,
-        data_dir=data.data_dir,
-        path=data.path,
-        image_size=data.image_size,
-        follow_links=data.follow_links,
-        max_file_mb=data.max_file_mb,
-        max_total_gb=data.max_total_gb,
+        config.data.source,
+        **configs.locate_data(config),
         say=processes.say,
         warn=processes.warn,
         check=check,

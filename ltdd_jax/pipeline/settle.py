@@ -8,11 +8,36 @@ from ml_collections import ConfigDict
 
 from ltdd_jax import backend, presets
 from ltdd_jax import budget as budgets
-from ltdd_jax.data import normalize
+from ltdd_jax import config as configs
+from ltdd_jax.data import folder, normalize
+from ltdd_jax.data.request import Request
 from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.runtime import processes
 
 _SHOWN = 10  # classes in a warning
+
+
+def choose_size(config: ConfigDict, keep: frozenset[str]) -> ConfigDict:
+    """The config with a size for the user's own pictures, where a budget is to choose it.
+
+    Args:
+      config: validated; not changed.
+      keep: dotted fields that a budget leaves as they are.
+
+    Raises:
+      UserError: the pictures cannot be listed.
+    """
+    data = config.data
+    if not config.budget or data.source != "folder" or "data.image_size" in keep:
+        return config
+    sides = folder.measure_sides(Request(**configs.locate_data(config)))
+    if not sides:
+        return config  # no picture opens: reading them says so
+    choice = budgets.choose_side(sides, config.budget)
+    result = ConfigDict(config.to_dict(), convert_dict=True).lock()
+    result.data.image_size = choice.value
+    processes.say(f"{choice.field} = {choice.value} ({choice.reason})")
+    return result
 
 
 def settle_config(config: ConfigDict, train: ImageSet, keep: frozenset[str]) -> ConfigDict:

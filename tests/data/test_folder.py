@@ -229,7 +229,7 @@ def test_progress_is_said_and_reading_can_be_stopped(top, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: _remove(t / "test"), r"pets has no folder test/"),
+        (lambda t: _remove(t / "test"), r"class 'cat' has one picture, and there is no test/"),
         (lambda t: _remove(t / "train"), r"pets has no folder train/"),
         (lambda t: (_remove(t / "train"), _remove(t / "test")), "neither train/ nor test/"),
         (lambda t: _remove(t / "test" / "cat"), "class 'cat' is in train/ but not in test/"),
@@ -241,7 +241,7 @@ def test_progress_is_said_and_reading_can_be_stopped(top, monkeypatch):
         (lambda t: _remove(t / "test" / "dog", keep=True), "class 'dog' of test/ has no picture"),
         (
             lambda t: (_remove(t / "test", keep=True), (t / "test" / "a.png").write_text("x")),
-            "test/ has no class folder",
+            "class 'cat' has one picture, and there is no test/",
         ),
     ],
 )
@@ -325,3 +325,24 @@ def test_links_in_archives(top, tmp_path):
         else:
             with pytest.raises(UserError, match=r"cat/False.png \(a link to nothing"):
                 sources.load_source("folder", "train", path=str(path))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_without_test_a_fifth_of_each_class_is_held_out(tmp_path, flat, packed):
+    """Breaks when a picture is in both splits or in none, or class folders alone are refused."""
+    top = tmp_path / "flowers"
+    for name, count in (("iris", 11), ("rose", 2)):
+        for number in range(count):
+            folder = top / name if flat else top / "train" / name
+            _write(folder / f"{number:02d}.png", (number, 10 if name == "iris" else 90, 0))
+    path = _pack(top, tmp_path / "flowers.tar", "w", "flowers/") if packed else top
+    said = []
+    sets = sources.load_splits("folder", path=str(path), say=said.append)
+    train, test = sets["train"], sets["test"]
+    assert (train.class_counts().tolist(), test.class_counts().tolist()) == ([9, 1], [2, 1])
+    colours = {tuple(x[0, 0]) for s in (train, test) for x in s.images}
+    assert len(colours) == 13 and train.class_names == ("iris", "rose")
+    assert any("3 of 13 pictures are held out" in text for text in said)
+    again = sources.load_splits("folder", path=str(path))["test"]
+    np.testing.assert_array_equal(again.images, test.images)

@@ -186,7 +186,7 @@ def test_too_large_for_whitening_is_said_before_memory_is_taken(side, monkeypatc
     with pytest.raises(UserError) as error:
         normalize.fit(images)
     assert f"images of {side} x {side} pixels needs about" in str(error.value)
-    assert "--config.data.whiten=false" in str(error.value)
+    assert "--config.data.whiten=off" in str(error.value)
     assert "--config.data.image_size" in str(error.value)
     with pytest.raises(UserError, match=r"network input needs .*--config.data.image_size"):
         normalize.apply(normalize.fit(images[:2], whiten=False), images)

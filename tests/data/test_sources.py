@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from ltdd_jax import validation
+from ltdd_jax import fields
 from ltdd_jax.data import fashion_mnist, long_tail, sources
 from ltdd_jax.types import Interrupted, UserError
 
@@ -79,7 +79,7 @@ def test_wrong_arguments(arguments, message):
 
 def test_registered_sources_are_what_the_config_allows():
     """Breaks when a new source cannot be chosen, or one that can be chosen does not exist."""
-    assert set(sources.SOURCES) == set(validation.SOURCES)
+    assert set(sources.SOURCES) == set(fields.SOURCES)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "tfds:cifar10", "tfds:cifar10:3.0.2"])

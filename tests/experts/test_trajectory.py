@@ -104,8 +104,8 @@ def test_cache_is_bounded_whatever_the_number_of_snapshots(directory, capacity):
         for expert in (0, 1):
             for epoch in range(5):
                 found.read(expert, epoch, LIKE)
-                assert len(found._cache) <= capacity
-    assert found._cached_bytes == 12 * capacity
+                assert len(found._cache._kept) <= capacity
+    assert found._cache._num_bytes == 12 * capacity
 
 
 @pytest.mark.parametrize("kind", ["incomplete", "record", "gap", "renamed"])

@@ -1,0 +1,64 @@
+"""PNG files in a folder per class, as torchvision's ImageFolder and many others read them."""
+
+import csv
+import pathlib
+import re
+
+from ltdd_jax.dataset import DistilledDataset
+from ltdd_jax.export import card
+
+IMAGES = 'np.load("trained_images.npy")[order]'
+_LOAD = """\
+import csv
+
+import numpy as np{grey_import}
+from torchvision.datasets import ImageFolder
+
+folder = ImageFolder("images"{loader})
+pixels = np.stack([np.asarray(picture) for picture, _ in folder]){grey}
+labels = np.array(folder.targets)
+with open("labels.csv", newline="", encoding="utf-8") as file:
+    rows = {{row["file"]: row for row in csv.DictReader(file)}}
+rows = [rows[path] for path, _ in folder.samples]
+soft_labels = [[row[f"probability_{{k}}"] for k in range({num_classes})] for row in rows]
+soft_labels = np.array(soft_labels, np.float32)
+order = [int(row["row"]) for row in rows]  # where each picture stands in trained_images.npy
+"""
+
+
+def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
+    """Writes images/CLASS/ROW.png, labels.csv and the numbers.
+
+    Folders are numbered, so that their alphabetical order is the order of the labels.
+    """
+    names = [_name_folder(k, dataset) for k in range(dataset.num_classes)]
+    for name in names:
+        (folder / "images" / name).mkdir(parents=True)
+    columns = [f"probability_{k}" for k in range(dataset.num_classes)]
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["row", "file", "label", "class", *columns])
+        probabilities = dataset.label_probabilities
+        for row, label in enumerate(dataset.labels.tolist()):
+            path = f"images/{names[label]}/{row:06d}.png"
+            (folder / path).write_bytes(card.encode_png(dataset.pixels[row]))
+            # As Python's floats, which print all digits that float32 needs.
+            numbers = probabilities[row].tolist()
+            table.writerow([row, path, label, dataset.class_names[label], *numbers])
+    card.write_numbers(dataset, folder)
+
+
+def explain_loading(dataset: DistilledDataset) -> str:
+    """Code that reads the folder; ImageFolder makes grey pictures RGB unless told otherwise."""
+    is_grey = dataset.pixels.shape[3] == 1
+    return _LOAD.format(
+        num_classes=dataset.num_classes,
+        grey_import="\nfrom PIL import Image" if is_grey else "",
+        loader=", loader=Image.open" if is_grey else "",
+        grey="[..., None]" if is_grey else "",
+    )
+
+
+def _name_folder(label: int, dataset: DistilledDataset) -> str:
+    digits = len(str(dataset.num_classes - 1))
+    return f"{label:0{digits}d}_" + re.sub(r"[^\w.-]+", "_", dataset.class_names[label])

@@ -1,0 +1,110 @@
+"""Breaks when an export overwrites something, leaves half a folder, or fails without a remedy."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import ltdd_jax
+from ltdd_jax import export
+from ltdd_jax.data import normalize
+from ltdd_jax.errors import UserError
+from ltdd_jax.export import __main__ as command
+from ltdd_jax.export import png
+from tests.export import distilled
+
+
+@pytest.fixture
+def dataset():
+    return distilled.make_set("plain")
+
+
+def write_run(dataset, root, name=""):
+    """A working directory as far as `load_dataset` reads it."""
+    home = root / "sets" / name if name else root
+    (home / "synthetic").mkdir(parents=True)
+    normalize.save(dataset.preprocessing, root / "preprocessing.npz")
+    (home / "set.json").write_text(
+        '{"config": {"net": {"name": "mlp"}, "augment": {"strategy": ""}}}'
+    )
+    np.savez(
+        home / "synthetic" / "synthetic.npz",
+        images=dataset.images,
+        pixels=dataset.pixels,
+        labels=dataset.labels,
+        label_logits=dataset.label_logits,
+        step_size=dataset.step_size,
+        class_names=np.array(dataset.class_names),
+    )
+    return root
+
+
+def test_an_empty_folder_is_taken_a_full_one_refused(dataset, tmp_path):
+    out = tmp_path / "deep" / "out"
+    out.mkdir(parents=True)
+    assert ltdd_jax.export_dataset(dataset, "png", out) == out
+    before = sorted(out.rglob("*"))
+    with pytest.raises(UserError, match="is there and not an empty folder; nothing is over"):
+        ltdd_jax.export_dataset(dataset, "webdataset", out)
+    assert sorted(out.rglob("*")) == before and list(out.parent.iterdir()) == [out]
+
+
+def test_a_file_in_the_place_is_refused(dataset, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="not an empty folder"):
+        ltdd_jax.export_dataset(dataset, "png", tmp_path / "out")
+    with pytest.raises(UserError, match="cannot be written"):
+        ltdd_jax.export_dataset(dataset, "png", tmp_path / "out" / "below")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_unknown_format_lists_the_known(dataset, tmp_path):
+    with pytest.raises(UserError, match="zip is unknown: it must be one of png, huggingface"):
+        ltdd_jax.export_dataset(dataset, "zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("format", "package", "remedy"),
+    [
+        ("huggingface", "pyarrow", r"pip install 'ltdd_jax\[export\]'"),
+        ("torch", "torch", "pip install torch"),
+    ],
+)
+def test_missing_package_is_named_with_the_command(
+    format, package, remedy, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"ltdd_jax.export.{export.FORMATS[format]}", raising=False)
+    with pytest.raises(UserError, match=f"needs {package}, which is not installed: {remedy}"):
+        ltdd_jax.export_dataset(dataset, format, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("problem", [OSError(28, "No space left on device"), RuntimeError("odd")])
+def test_a_failure_leaves_nothing_behind(problem, dataset, tmp_path, monkeypatch):
+    def fail(dataset, folder):
+        (folder / "half").write_text("written")
+        raise problem
+
+    monkeypatch.setattr(png, "write", fail)
+    expected = UserError if isinstance(problem, OSError) else RuntimeError
+    with pytest.raises(expected, match=r"No space left|odd"):
+        ltdd_jax.export_dataset(dataset, "png", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_exports_the_named_set(dataset, tmp_path, capsys):
+    run = write_run(dataset, tmp_path / "run", "five")
+    status = command.main([str(run), "--format=png", f"--out={tmp_path / 'out'}", "--set=five"])
+    assert status == 0 and "4 images of 2 classes are in" in capsys.readouterr().out
+    assert len(list((tmp_path / "out" / "images").glob("*/*.png"))) == 4
+
+
+def test_command_answers_a_mistake_with_one_line(dataset, tmp_path, capsys):
+    run = write_run(dataset, tmp_path / "run", "five")
+    assert command.main([str(run), "--format=png", f"--out={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert "synthetic.npz is missing" in error and error.count("\n") == 1
+    with pytest.raises(SystemExit, match="2"):
+        command.main([str(run), "--format=zip", "--out=out"])
+    assert "invalid choice: 'zip'" in capsys.readouterr().err

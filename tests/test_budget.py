@@ -1,0 +1,67 @@
+"""Breaks when a budget chooses what cannot run, what is not asked for, or the same for all."""
+
+import pytest
+
+from ltdd_jax import budget, config, fields
+
+
+def choose(name="quick", counts=(60, 30, 12), shape=(32, 32, 3), **more):
+    chosen = budget.choose_settings(
+        name, class_counts=counts, image_shape=shape, num_cores=2, **more
+    )
+    assert len({choice.field for choice in chosen}) == len(chosen)
+    assert all(choice.reason for choice in chosen)
+    return {choice.field: choice.value for choice in chosen}
+
+
+@pytest.mark.parametrize("name", budget.BUDGETS)
+@pytest.mark.parametrize(
+    ("counts", "shape"),
+    [
+        ((60, 30, 12), (32, 32, 3)),
+        ((2, 1), (8, 8, 1)),
+        ((500,) * 200, (64, 64, 3)),
+        ((5000, 50), (4, 4, 1)),
+        ((10**6, 10), (128, 96, 3)),
+    ],
+)
+def test_every_choice_is_a_valid_config(name, counts, shape):
+    settings = config.base_config()
+    for field, value in choose(name, counts, shape).items():
+        config.set_field(settings, field, value)
+    config.validate(settings)
+    assert shape[0] // 2**settings.net.depth >= 1
+    assert settings.experts.representation.batch_size <= sum(counts)
+
+
+def test_more_time_gives_more():
+    quick, standard, thorough = (choose(name) for name in ("quick", "standard", "thorough"))
+    for field in ("net.width", "trajectory.num_iterations", "evaluation.num_epochs"):
+        assert quick[field] <= standard[field] <= thorough[field], field
+    assert quick["net.width"] < standard["net.width"] < thorough["net.width"]
+    faster = choose("quick", num_devices=1)
+    assert faster["trajectory.num_iterations"] > quick["trajectory.num_iterations"]
+
+
+def test_images_per_class_follow_the_classes_or_the_user():
+    assert choose(counts=(100, 50, 9))["distill.ipc"] == 10  # a fifth of 50
+    assert choose(counts=(9, 5, 2))["distill.ipc"] == 1
+    assert choose(ipc=3)["distill.ipc"] == 3
+
+
+@pytest.mark.parametrize(
+    ("sides", "name", "expected"),
+    [
+        ([500, 640, 30], "quick", 32),
+        ([500, 640, 30], "standard", 64),
+        ([28, 28], "quick", 16),
+        ([33, 40, 50], "quick", 32),
+        ([5], "thorough", 8),
+    ],
+)
+def test_side_is_a_power_of_two_below_the_median(sides, name, expected):
+    assert budget.choose_side(sides, name).value == expected
+
+
+def test_fields_exist():
+    assert choose().keys() <= fields.flatten_fields().keys()
