@@ -164,7 +164,8 @@ def draw_matrix(name: str, alt: str, class_names: Sequence[str], shares: np.ndar
     """
 
     def draw(axes):
-        shown = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100, interpolation="none")
+        top = max(float(shares.max()), 1.0)  # of many classes none may come near 100 %
+        shown = axes.imshow(shares, cmap="cividis", vmin=0, vmax=top, interpolation="none")
         axes.grid(visible=False)
         _name_classes(axes.xaxis, class_names)
         _name_classes(axes.yaxis, class_names)
@@ -173,7 +174,7 @@ def draw_matrix(name: str, alt: str, class_names: Sequence[str], shares: np.ndar
         bar.outline.set_visible(False)
         if len(class_names) <= _NUMBERS_IN_CELLS:
             for row, column in np.ndindex(*shares.shape):
-                color = "black" if shares[row, column] > 50 else "white"
+                color = "black" if shares[row, column] > top / 2 else "white"
                 axes.text(
                     column, row, f"{shares[row, column]:.0f}", color=color, fontsize=9,
                     ha="center", va="center",

@@ -50,7 +50,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; list-style: none; p
 .charts { display: grid; gap: 1.25rem 2rem; align-items: start;
           grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); }
 figure { margin: .5rem 0; min-width: 0; }
-svg.chart { display: block; width: 100%; height: auto; max-width: 44rem; color: var(--ink); }
+svg.chart { display: block; width: 100%; height: auto; max-width: 36rem; color: var(--ink); }
 svg.chart * { stroke-linejoin: round; stroke-linecap: butt; }
 .scroll { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
