@@ -83,12 +83,13 @@ def write_set(run: Run, synthetic: SyntheticSet, labels: np.ndarray, name: str) 
 
 
 def read_pixels(run: Run, name: str) -> np.ndarray | None:
-    """The pictures of NAME.npz as they are looked at, uint8 [S, H, W, C]; None without the file."""
+    """The pictures of NAME.npz as they are looked at, uint8 [S, H, W, C]; None without the file.
+
+    Raises:
+      UserError: it is damaged.
+    """
     path = find_set(run, name)
-    if not path.exists():
-        return None
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-        return archive["pixels"]
+    return _read_arrays(path, ("pixels",))["pixels"] if path.exists() else None
 
 
 def read_set(run: Run, name: str) -> LabelledSet:
@@ -100,13 +101,7 @@ def read_set(run: Run, name: str) -> LabelledSet:
     path = find_set(run, name)
     if not path.exists():
         raise UserError(f"{path} is missing; run --stage=distill with the same --workdir")
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            found = {name: archive[name] for name in _ARRAYS}
-    except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
-        raise UserError(
-            f"{path} is damaged ({error!r}); delete it and run --stage=distill again"
-        ) from error
+    found = _read_arrays(path, _ARRAYS)
     num_rows = len(found["labels"]) if found["labels"].ndim == 1 else 0
     num_classes = run.problem.num_classes
     expected = {
@@ -129,3 +124,13 @@ def read_set(run: Run, name: str) -> LabelledSet:
             "run --stage=distill again"
         )
     return LabelledSet(SyntheticSet(**found), labels)
+
+
+def _read_arrays(path, names):
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            return {name: archive[name] for name in names}
+    except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
+        raise UserError(
+            f"{path} is damaged ({error!r}); delete it and run --stage=distill again"
+        ) from error

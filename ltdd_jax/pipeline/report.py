@@ -60,7 +60,7 @@ def write_report(
     if not processes.is_first():
         return
     material = page.Material(
-        pictures=_read_pictures(run, method),
+        pictures=_read_pictures(run),
         confusion=confusion,
         expert_losses=_read_expert_losses(run, experts),
         distill_losses=_read_distill_losses(run),
@@ -74,16 +74,17 @@ def write_report(
     processes.say(f"report to look at: {run.workspace.report_page}")
 
 
-def _read_pictures(run, method):
-    """The final set; the images it started from where it went on from them."""
+def _read_pictures(run):
+    """The final set, and the images it started from where there are any."""
     final = artefacts.read_set(run, artefacts.FINAL)
-    initial = artefacts.read_pixels(run, artefacts.INITIAL) if method.num_iterations else None
     pixels = artefacts.read_pixels(run, artefacts.FINAL)
+    initial = artefacts.read_pixels(run, artefacts.INITIAL)
     return page.Pictures(
         pixels=pixels,
         labels=final.labels,
         probabilities=special.softmax(np.asarray(final.synthetic.label_logits), axis=1),
-        initial=initial if initial is not None and initial.shape == pixels.shape else None,
+        # A selection is what it started from, so there is nothing to compare.
+        initial=None if initial is None or np.array_equal(initial, pixels) else initial,
     )
 
 
@@ -104,5 +105,6 @@ def _read_distill_losses(run):
     """name -> (iterations, values) of every loss in metrics.jsonl."""
     entries = run.workspace.metrics.read("distill")
     names = [name for name in (entries[0] if entries else {}) if name.endswith("loss")]
+    names.sort(key=lambda name: (name != "loss", name))  # the sum comes first
     steps = [entry["step"] for entry in entries]
-    return {name: (steps, [entry[name] for entry in entries]) for name in sorted(names)}
+    return {name: (steps, [entry[name] for entry in entries]) for name in names}

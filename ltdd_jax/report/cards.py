@@ -9,11 +9,12 @@ from PIL import Image
 
 from ltdd_jax.report import markup
 
-BUDGET = 1_600_000  # bytes of all pictures of a page, as they stand in it
+BUDGET = 2_200_000  # bytes of all pictures of a page, as they stand in it
 _EXACT_BELOW = 300_000  # up to so many bytes of pixels, pictures are stored without loss
 _MAX_SIDE = 96  # of a picture in the page; larger ones are made smaller
 _QUALITY = 85  # of JPEG
 _SHOWN_LABELS = 3
+_LEAST_PERCENT = 0.5  # smaller shares would be shown as 0
 _SHOWN_PER_CLASS = 10
 _BASE64 = 4 / 3
 
@@ -86,6 +87,8 @@ def _draw_pair(pictures, encode, names, row, number):
     bars = ""
     for k in np.argsort(-shares, kind="stable")[:_SHOWN_LABELS]:
         percent = 100 * float(shares[k])
+        if bars and percent < _LEAST_PERCENT:
+            break
         other = markup.escape(names[k])
         css = ' class="own"' if k == own else ""
         bars += (

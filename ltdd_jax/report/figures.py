@@ -13,10 +13,11 @@ import numpy as np
 
 from ltdd_jax.report import markup, style
 
-_SIZE = (6.0, 3.9)  # inches; one is 72 units of the drawing
+_SIZE = (5.5, 3.7)  # inches; one is 72 units of the drawing
 _NAMED_CLASSES = 24  # on an axis; beyond, classes are numbered by frequency
 _NUMBERS_IN_CELLS = 12  # classes up to which a matrix has its numbers written into it
 _NAME_LENGTH = 12
+_ORDERED = "classes, the most frequent first"
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _MARKS = ("o", "s", "^", "D", "v")
 _FONT = "DejaVu Sans"  # comes with Matplotlib; wider than most, so that other letters fit
@@ -121,7 +122,7 @@ def draw_classes(
         for number, line in enumerate(series):
             mark = _MARKS[number % len(_MARKS)] if few else None
             axes.plot(places, line.y, label=line.name, marker=mark, **_look(number))
-        axes.set(ylabel=y_label, ylim=(0, 104))
+        axes.set(xlabel=_ORDERED, ylabel=y_label, ylim=(0, 104))
         _name_classes(axes.xaxis, class_names)
         _add_legend(axes, len(series))
 
@@ -146,7 +147,7 @@ def draw_counts(name: str, alt: str, class_names: Sequence[str], counts: Sequenc
         if few:
             axes.bar_label(bars, fontsize=9, padding=1)
         axes.grid(axis="x", visible=False)
-        axes.set(ylabel="training images")
+        axes.set(xlabel=_ORDERED, ylabel="training images")
         _name_classes(axes.xaxis, class_names)
 
     return _draw(name, alt, draw)
@@ -163,7 +164,8 @@ def draw_matrix(name: str, alt: str, class_names: Sequence[str], shares: np.ndar
     """
 
     def draw(axes):
-        shown = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100, interpolation="none")
+        top = max(float(shares.max()), 1.0)  # of many classes none may come near 100 %
+        shown = axes.imshow(shares, cmap="cividis", vmin=0, vmax=top, interpolation="none")
         axes.grid(visible=False)
         _name_classes(axes.xaxis, class_names)
         _name_classes(axes.yaxis, class_names)
@@ -172,13 +174,13 @@ def draw_matrix(name: str, alt: str, class_names: Sequence[str], shares: np.ndar
         bar.outline.set_visible(False)
         if len(class_names) <= _NUMBERS_IN_CELLS:
             for row, column in np.ndindex(*shares.shape):
-                color = "black" if shares[row, column] > 50 else "white"
+                color = "black" if shares[row, column] > top / 2 else "white"
                 axes.text(
                     column, row, f"{shares[row, column]:.0f}", color=color, fontsize=9,
                     ha="center", va="center",
                 )  # fmt: skip
 
-    return _draw(name, alt, draw, size=(6.0, 5.2))
+    return _draw(name, alt, draw, size=(5.5, 4.8))
 
 
 def _draw(name, alt, draw, size=_SIZE):
@@ -222,23 +224,20 @@ def _look(number):
 def _add_legend(axes, count):
     if count > 1:
         axes.figure.legend(
-            *axes.get_legend_handles_labels(), loc="outside upper left", ncols=2, handlelength=2.6
-        )
+            *axes.get_legend_handles_labels(), loc="outside upper left", ncols=2,
+            handlelength=2.4, columnspacing=1.2,
+        )  # fmt: skip
 
 
 def _name_classes(axis, names):
     """Names of the classes along an axis, or their places in the order where they are too many."""
-    vertical = axis.axis_name == "y"
     if len(names) > _NAMED_CLASSES:
         axis.get_major_locator().set_params(integer=True)
-        if not vertical:
-            axis.axes.set_xlabel("classes, most frequent first")
         return
     shown = [_shorten(markup.clean(name)) for name in names]
     longest = max(map(len, shown), default=0)
-    turned = not vertical and longest * len(shown) > 50
     axis.set_ticks(range(len(shown)), shown)
-    if turned:
+    if axis.axis_name == "x" and longest * len(shown) > 50:
         for label in axis.get_ticklabels():
             label.set(rotation=45, ha="right", rotation_mode="anchor")
 

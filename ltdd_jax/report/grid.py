@@ -54,7 +54,7 @@ def draw_grid(
     rows_of_class = [np.flatnonzero(labels == k) for k in range(len(class_names))]
     longest = max((len(rows) for rows in rows_of_class), default=0)
     font = ImageFont.load_default(size=_FONT_SIZE)
-    names = [_fit(str(name), font, _LABEL_WIDTH) for name in class_names]
+    names = [_fit(" ".join(str(name).split()), font, _LABEL_WIDTH) for name in class_names]
     label_width = math.ceil(max(map(font.getlength, names), default=0)) + _MARGIN
     layout = _choose_layout(
         (height, width), len(names), min(longest, max_images_per_class), label_width, max_side

@@ -59,10 +59,13 @@ def table(
         body = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         mark = _css("chosen" if number == chosen else "")
         lines.append(f'<tr{mark}><th scope="row">{escape(name)}</th>{body}</tr>')
+    label = escape(caption)
+    # The caption stands outside of what scrolls, or it would be as wide as the table.
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
-        f"<table{_css(css)}><caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
-        "<tbody>\n" + "\n".join(lines) + "\n</tbody></table></div>"
+        f'<figure class="table"><figcaption>{label}</figcaption>\n'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">'
+        f'<table{_css(css)} aria-label="{label}">\n<thead><tr>{head}</tr></thead>\n'
+        "<tbody>\n" + "\n".join(lines) + "\n</tbody></table></div></figure>"
     )
 
 

@@ -55,10 +55,9 @@ def render_page(report: Mapping[str, Any], material: Material) -> str:
     order = np.argsort(-counts, kind="stable")  # the most frequent class first
     drawn = {
         "results": ("Results", _draw_results(report)),
-        "classes": ("Accuracy by class", sections.draw_classes(report, order)),
+        "classes": ("Classes", sections.draw_classes(report, order)),
         "images": ("Distilled images", sections.draw_images(report, material.pictures, order)),
         "confusion": ("Confusions", sections.draw_confusions(report, material.confusion, order)),
-        "data": ("Training data", sections.draw_data(report, order)),
         "experts": ("Experts", sections.draw_experts(report, material.expert_losses, order)),
         "distillation": (
             "Distillation",

@@ -26,7 +26,7 @@ _SHOWN_CONFUSIONS = 8
 
 
 def draw_classes(report: Report, order: np.ndarray) -> list[str]:
-    """Accuracy of each class, from the most frequent to the rarest, beside the baselines."""
+    """Accuracy of each class beside the baselines, and the long tail itself."""
     rows = text.table_rows(report)
     names = [report["class_names"][k] for k in order]
     series = [
@@ -48,11 +48,27 @@ def draw_classes(report: Report, order: np.ndarray) -> list[str]:
         body,
         caption="Accuracy in % of each class, most frequent class first",
     )
-    caption = "Mean over the networks; classes from the most frequent to the rarest."
+    caption = "Mean over the networks; the rarest classes are on the right."
     return [
-        _side_by_side(markup.figure(chart, caption)),
+        _side_by_side(markup.figure(chart, caption), _draw_counts(report, order)),
         markup.fold("The numbers of this chart", table),
     ]
+
+
+def _draw_counts(report, order):
+    counts = [report["train_counts"][k] for k in order]
+    names = [report["class_names"][k] for k in order]
+    alt = (
+        f"Bars of the training images of {len(counts)} classes, falling from {counts[0]:,} to "
+        f"{counts[-1]:,}."
+    )
+    chart = figures.draw_counts("counts", alt, names, counts)
+    caption = (
+        f"{sum(counts):,} training images in {len(counts)} classes: {counts[0]:,} of "
+        f"{markup.clean(names[0])}, {counts[-1]:,} of {markup.clean(names[-1])} (factor "
+        f"{counts[0] / max(counts[-1], 1):.3g})."
+    )
+    return markup.figure(chart, caption)
 
 
 def _describe_ends(values):
@@ -94,7 +110,7 @@ def draw_confusions(
     largest = np.argsort(-off, axis=None, kind="stable")[:_SHOWN_CONFUSIONS]
     pairs = [np.unravel_index(place, off.shape) for place in largest]
     body = [
-        [f"{names[row]} for {names[column]}", f"{shares[row, column]:.1f}"]
+        [names[row], names[column], f"{shares[row, column]:.1f}"]
         for row, column in pairs
         if off[row, column] > 0
     ]
@@ -106,26 +122,9 @@ def draw_confusions(
     chart = figures.draw_matrix("confusion-matrix", alt, names, shares)
     caption = "Networks trained on the distilled set; classes from the most frequent on."
     table = markup.table(
-        ["taken", "% of the class"], body, caption="The largest confusions: class taken for another"
+        ["true class", "predicted", "in %"], body, caption="The largest confusions"
     )
     return [_side_by_side(markup.figure(chart, caption), table)]
-
-
-def draw_data(report: Report, order: np.ndarray) -> list[str]:
-    """The long tail itself: training images of each class."""
-    counts = [report["train_counts"][k] for k in order]
-    names = [report["class_names"][k] for k in order]
-    alt = (
-        f"Bars of the training images of {len(counts)} classes, falling from {counts[0]:,} to "
-        f"{counts[-1]:,}."
-    )
-    chart = figures.draw_counts("counts", alt, names, counts)
-    caption = (
-        f"{sum(counts):,} training images in {len(counts)} classes: {counts[0]:,} of "
-        f"{markup.clean(names[0])}, {counts[-1]:,} of {markup.clean(names[-1])} (factor "
-        f"{counts[0] / max(counts[-1], 1):.3g})."
-    )
-    return [_side_by_side(markup.figure(chart, caption))]
 
 
 def draw_experts(report: Report, losses: Mapping[str, np.ndarray], order: np.ndarray) -> list[str]:

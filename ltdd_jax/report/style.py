@@ -38,7 +38,7 @@ h2 { font-size: 1.35rem; margin: 0 0 .6rem; padding-bottom: .25rem;
 h3 { font-size: 1rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
 p { max-width: 46rem; margin: .5rem 0; overflow-wrap: anywhere; }
 a { color: var(--link); }
-.soft, figcaption, caption { color: var(--soft); font-size: .9rem; }
+.soft, figcaption { color: var(--soft); font-size: .9rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; list-style: none; padding: 0;
          margin: 1rem 0 0; }
 .numbers { display: grid; gap: .75rem; margin: 1.25rem 0 0;
@@ -50,18 +50,20 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; list-style: none; p
 .charts { display: grid; gap: 1.25rem 2rem; align-items: start;
           grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); }
 figure { margin: .5rem 0; min-width: 0; }
-svg.chart { display: block; width: 100%; height: auto; max-width: 44rem; color: var(--ink); }
+svg.chart { display: block; width: 100%; height: auto; max-width: 36rem; color: var(--ink); }
 svg.chart * { stroke-linejoin: round; stroke-linecap: butt; }
 .scroll { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: .25rem 0; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--rule); text-align: right;
          vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+td, thead th + th { white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-tbody th { font-weight: 400; min-width: 7rem; }
+tbody th { font-weight: 400; min-width: 8.5rem; max-width: 22rem; overflow-wrap: anywhere; }
 tr.chosen th, tr.chosen td { font-weight: 700; }
-table.settings td { text-align: left; overflow-wrap: anywhere; }
+table.settings td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+table.settings th { text-align: left; }
+table.settings tbody th { min-width: 11.5rem; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; color: var(--link); }
 pre { background: var(--panel); border-radius: .5rem; padding: .75rem .9rem; font-size: .85rem;

@@ -25,6 +25,23 @@ def test_per_class_accuracy_equals_a_loop_over_seeds():
     np.testing.assert_allclose(metrics.per_class_accuracy(predictions, labels, 7), expected)
 
 
+def test_confusions_are_counted_over_all_networks():
+    """Breaks when true and predicted classes are exchanged or a network is left out."""
+    labels = np.array([0, 0, 2, 1], np.int32)
+    predictions = np.array([[0, 1, 2, 1], [1, 1, 2, 0]], np.int32)
+    found = metrics.count_confusions(predictions, labels, 3)
+    np.testing.assert_array_equal(found, [[1, 3, 0], [1, 1, 0], [0, 0, 2]])
+    assert found.dtype == np.int64
+
+
+def test_confusions_agree_with_the_accuracies():
+    rng = np.random.default_rng(0)
+    labels, predictions = np.arange(300) % 7, rng.integers(0, 7, (4, 300))
+    found = metrics.count_confusions(predictions, labels, 7)
+    accuracies = metrics.per_class_accuracy(predictions, labels, 7).mean(axis=0)
+    np.testing.assert_allclose(100 * np.diag(found) / found.sum(axis=1), accuracies)
+
+
 def test_class_without_test_images_is_an_error():
     with pytest.raises(UserError, match="class 1 has no test image"):
         metrics.per_class_accuracy(np.array([0, 2]), np.array([0, 2]), 3)

@@ -16,7 +16,8 @@ ROWS = ["distilled", "initial", "initial_at_baseline_rate", "random_real", "full
 def test_workdir_holds_every_output_and_nothing_temporary(finished):
     assert {path.name for path in finished.iterdir()} == {
         "accuracy", "baselines", "config.json", "distill", "evaluate", "experts", "metrics.jsonl",
-        "preprocessing.npz", "report.json", "report.md", "seconds.json", "set.json", "synthetic",
+        "preprocessing.npz", "report.html", "report.json", "report.md",
+        "seconds.json", "set.json", "synthetic",
     }  # fmt: skip
     kinds = ["classifier", "representation"]
     assert sorted(path.name[:-9] for path in (finished / "experts").iterdir()) == kinds

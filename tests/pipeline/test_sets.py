@@ -30,8 +30,8 @@ def test_second_set_shares_experts_and_baselines_and_leaves_the_first_alone(
     runs.assert_same(workdir, finished)
     other = workdir / "sets" / "other"
     assert {path.name for path in other.iterdir()} == {
-        "distill", "evaluate", "metrics.jsonl", "report.json", "report.md", "seconds.json",
-        "set.json", "synthetic",
+        "distill", "evaluate", "metrics.jsonl", "report.html", "report.json", "report.md",
+        "seconds.json", "set.json", "synthetic",
     }  # fmt: skip
     one, two = (json.loads((x / "report.json").read_text()) for x in (workdir, other))
     for row in ("random_real", "full_real"):

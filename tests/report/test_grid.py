@@ -80,6 +80,13 @@ def test_class_without_images_keeps_its_row():
     assert find_colors(image)[250, 0, 0][1] > 2 * 64
 
 
+def test_name_of_several_lines_is_written_in_one():
+    """Breaks when the class of a folder with a line break in its name ends the run."""
+    pixels = np.zeros((1, 8, 8, 1), np.uint8)
+    one, two = (grid.draw_grid(pixels, np.zeros(1, int), [name]) for name in ("a b", "a\nb"))
+    np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
+
+
 def test_wrong_pixels_are_refused():
     with pytest.raises(ValueError, match="float32"):
         grid.draw_grid(np.zeros((1, 8, 8, 3), np.float32), np.zeros(1, int), ["a"])

@@ -26,6 +26,19 @@ def test_lines_are_json_with_python_numbers(tmp_path):
     ]
 
 
+def test_lines_of_a_stage_are_read_and_damaged_ones_passed_over(tmp_path):
+    """Breaks when reading alters the file, takes another stage's lines or ends on a damaged one."""
+    path = tmp_path / "metrics.jsonl"
+    metric_log = log.MetricLog(path)
+    assert metric_log.read("distill") == []
+    write_steps(metric_log, "distill", [1, 2])
+    write_steps(metric_log, "other", [3])
+    text = path.read_text().replace("0.5", "0.7")
+    path.write_text(text + '{"stage": "distill", "st')
+    assert [(x["step"], x["loss"]) for x in metric_log.read("distill")] == [(2, 1 / 3)]
+    assert path.read_text() == text + '{"stage": "distill", "st'
+
+
 @pytest.mark.parametrize("value", [float("nan"), jnp.float32("inf"), np.float64("-inf")])
 def test_nan_and_infinity_are_refused(tmp_path, value):
     metric_log = log.MetricLog(tmp_path / "metrics.jsonl")
