@@ -87,11 +87,11 @@ def run(
             )  # fmt: skip
             this = Run(config, problem, workspace, stop)
             method = make_method(this)
+            plan.check_memory(this, method)
+            plan.check_disk(this, method)
             if stage in ("distill", "all"):
                 processes.first_then_rest(lambda: workspace.claim_set(identify(this, method)))
             processes.say(plan.describe(this, method))
-            plan.check_memory(this, method)
-            plan.check_disk(this, method)
             _run_stages(this, method, stage)
 
 

@@ -19,7 +19,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "che
 
 
 FORMAT_VERSION = 3  # of a directory; 3: every artefact carries its own identity
-_NAME = re.compile(r"\w[\w.-]*")
+_NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
 class Workspace:
@@ -41,8 +41,8 @@ class Workspace:
     def __init__(self, config: ConfigDict, workdir: str, set_name: str = ""):
         if set_name and not _NAME.fullmatch(set_name):
             raise UserError(
-                f"--set={set_name} is not possible: it must be a file name of letters, digits, "
-                "'.', '_' and '-'"
+                f"--set={set_name} is not possible: it must be a file name of at most 100 letters, "
+                "digits, '.', '_' and '-'"
             )
         self._config = config
         self.root = files.resolve(workdir)

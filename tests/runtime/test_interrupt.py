@@ -81,3 +81,27 @@ def test_second_signal_raises_where_no_program_answers():
     stop.request(signal.SIGINT)
     with pytest.raises(Interrupted):
         stop.request(signal.SIGINT)
+
+
+EARLY = """
+import sys, time, types
+from ltdd_jax import command_line, main
+def check_data(settings):
+    print("checking", flush=True)
+    time.sleep(60)
+command_line.check_data = check_data
+main._CONFIG = types.SimpleNamespace(value=types.SimpleNamespace(name="x"))
+main._WORKDIR = types.SimpleNamespace(value="")
+main.main([])
+"""
+
+
+def test_ctrl_c_before_anything_has_begun_is_one_line():
+    """Breaks when it ends in a traceback of whatever was being imported or read."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", EARLY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "checking\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "stopped by SIGINT: nothing has begun\n")
