@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from ltdd_jax import fields, nets, pipeline
 from ltdd_jax.data.sources import ImageSet
-from ltdd_jax.pipeline import plan, problem, settle
+from ltdd_jax.pipeline import claims, plan, problem, settle
 from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime import files
 from ltdd_jax.types import UserError
@@ -148,14 +148,14 @@ def test_each_reason_has_its_remedy(number, text, expected):
 def test_directory_of_something_else_is_refused_and_left_alone(tmp_path, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match=f"is not empty \\({name} is there\\)"):
-        Workspace(make_config(), str(tmp_path)).claim("0" * 64)
+        claims.claim(Workspace(make_config(), str(tmp_path)), "0" * 64)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_empty_new_and_own_directories_are_taken(tmp_path):
     for path in (tmp_path / "new", tmp_path / "new", tmp_path / "empty"):
         (tmp_path / "empty").mkdir(exist_ok=True)
-        Workspace(make_config(), str(path)).claim("0" * 64)
+        claims.claim(Workspace(make_config(), str(path)), "0" * 64)
         assert (path / "config.json").exists()
 
 
