@@ -66,8 +66,8 @@ MUTANTS = [
          "test_draws_cover_their_ranges"),
         ("DSA larger shifts", "CROP_RATIO = 0.125", "CROP_RATIO = 0.25",
          "test_draws_cover_their_ranges"),
-        ("DSA draws only the first operation", "randint(next(keys), (), 0, max(len(ops), 1)",
-         "randint(next(keys), (), 0, 1",
+        ("DSA draws only the first operation", "randint(keys[0], (), 0, max(len(ops), 1)",
+         "randint(keys[0], (), 0, 1",
          "test_every_operation_of_the_strategy_is_drawn_and_no_other"),
     ),
     *of_file(
@@ -185,7 +185,8 @@ MUTANTS = [
     ),
     *of_file(
         "ltdd_jax/evaluate/baselines.py", "tests/evaluate/test_baselines.py",
-        ("the first images for random ones", "rows[np.asarray(order)[:ipc]]", "rows[:ipc]",
+        ("the first images for random ones", "jax.random.permutation(key, len(labels))",
+         "np.arange(len(labels))",
          "test_subset_depends_on_the_key_and_covers_the_class"),
     ),
 ]  # fmt: skip
