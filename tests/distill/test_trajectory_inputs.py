@@ -15,7 +15,7 @@ from ltdd_jax.distill import trajectory
 from tests.distill import tasks
 
 KINDS = ("representation", "classifier")
-COUNTS, NUM_EXPERTS, LAST = (6, 3, 1), 3, 9
+COUNTS, IPC, NUM_EXPERTS, LAST = (60, 30, 10), 5, 3, 9
 # Start epochs of the phases, growing over 20 of 45 iterations: lowest, current, highest.
 RANGES = {"representation": (1, 2, 4), "classifier": (0, 1, 3)}
 GROWTH, ITERATIONS, AHEAD = 20, 45, 2
@@ -135,7 +135,7 @@ def rows_of(start):
 
 
 def start_of(**fields):
-    return trajectory.make_start(make_task(), 2, settings_of("dam_ed", **fields))
+    return trajectory.make_start(make_task(), IPC, settings_of("dam_ed", **fields))
 
 
 def test_correct_images_are_those_of_the_first_trained_classifier_expert():
@@ -148,9 +148,9 @@ def test_correct_images_are_those_of_the_first_trained_classifier_expert():
     for label in range(3):
         candidates = np.flatnonzero(right & (task.labels == label))
         if len(candidates):
-            found = rows[2 * label : 2 * label + 2]
+            found = rows[IPC * label : IPC * (label + 1)]
             assert set(found) <= set(candidates)
-            assert len(set(found)) == min(2, len(candidates))
+            assert len(set(found)) == min(IPC, len(candidates))
     for other in ((1, 0, 0), (1, 1, LAST), (1, 2, LAST), (0, 0, LAST)):
         known = rows[rows >= 0]
         knows = table_of(other).argmax(axis=1) == task.labels
@@ -162,7 +162,7 @@ def test_initial_labels_are_means_over_all_trained_classifier_experts():
     task = make_task()
     start = start_of(trajectory__initial_images="correct")
     hits = []
-    for row, label, found in zip(rows_of(start), np.repeat(range(3), 2), start.label_logits,
+    for row, label, found in zip(rows_of(start), np.repeat(range(3), IPC), start.label_logits,
                                  strict=True):  # fmt: skip
         if not (0 <= row < len(task.labels) and task.labels[row] == label):
             continue  # noise, where the first expert knows no image of the class
@@ -177,7 +177,7 @@ def test_real_images_are_any_and_labels_those_of_one_expert():
     """Breaks when labels are averaged, filtered, or those of an untrained expert."""
     start = start_of(trajectory__initial_images="real")
     rows = rows_of(start)
-    np.testing.assert_array_equal(make_task().labels[rows], np.repeat(range(3), 2))
+    np.testing.assert_array_equal(make_task().labels[rows], np.repeat(range(3), IPC))
     same = [
         np.allclose(start.label_logits, table_of((1, expert, LAST))[rows], rtol=1e-5)
         for expert in range(NUM_EXPERTS)

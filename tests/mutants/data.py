@@ -185,7 +185,8 @@ MUTANTS = [
     ),
     *of_file(
         "ltdd_jax/evaluate/baselines.py", "tests/evaluate/test_baselines.py",
-        ("the first images for random ones", "rows[:ipc]", "np.sort(rows)[:ipc]",
+        ("the first images for random ones", "jax.random.permutation(key, len(labels))",
+         "np.arange(len(labels))",
          "test_subset_depends_on_the_key_and_covers_the_class"),
     ),
 ]  # fmt: skip
