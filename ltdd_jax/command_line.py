@@ -76,13 +76,17 @@ def check_overrides(argv: Sequence[str]) -> None:
       UserError: names the argument and the closest field.
     """
     fields = list(_defaults())
+    given = False
     for argument in argv:
+        given = given or re.match("--?config($|=)", argument) is not None
         found = re.match(r"--?(?:no)?config\.([^=\s]+)", argument)
         if found and found[1] == "distill.method":
             raise UserError(
                 f"{argument} would change the name alone: choose the method after the colon of the "
                 f"config file, --config={_config_path(argv)}:METHOD"
             )
+        if found and not given and _config_path(argv):
+            raise UserError(f"{argument} stands before --config=FILE: give --config=FILE first")
         if not found or found[1] in fields:
             continue
         # The config file may register a family of methods, whose fields exist once it ran. What

@@ -5,7 +5,11 @@ Short on purpose: what is worth testing by itself lives in `command_line` and `p
     python -m ltdd_jax.main --config=configs/digits_lt.py [--workdir=DIR] [--config.distill.ipc=5]
 """
 
+import contextlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -59,11 +63,12 @@ def main(_: list[str]) -> int:
     config = _CONFIG.value
     workdir = _WORKDIR.value or f"runs/{config.name}"
     try:
-        command_line.check_data(config)
+        with _end_quietly():
+            command_line.check_data(config)
+            # Imported late so that --help and mistakes in flags and data are answered at once.
+            from ltdd_jax import pipeline
     except UserError as error:
         return _report(str(error))
-    # Imported late so that --help and mistakes in flags and data are answered at once.
-    from ltdd_jax import pipeline
 
     try:
         with pipeline.acknowledge_signals():
@@ -87,6 +92,22 @@ def main(_: list[str]) -> int:
             raise
         return pipeline.leave(_report(message))
     return 0
+
+
+@contextlib.contextmanager
+def _end_quietly() -> Iterator[None]:
+    """Ctrl-C ends the process at once and without a traceback: nothing has begun."""
+
+    def end(number, frame):
+        del number, frame
+        print("stopped by SIGINT: nothing has begun", file=sys.stderr, flush=True)
+        os._exit(128 + signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _connect(pipeline) -> None:

@@ -13,6 +13,8 @@ changes that were not made keep their place. The exit code is 1 when a change su
 
 import argparse
 import concurrent.futures
+import contextlib
+import json
 import os
 import pathlib
 import queue
@@ -70,36 +72,57 @@ def copy_tree(destination: pathlib.Path) -> None:
             shutil.copy(source, destination / name)
 
 
-def run_tests(tree: pathlib.Path, tests: tuple[str, ...]) -> tuple[int, str]:
-    """Runs tests in a copy of the tree; returns pytest's exit code and what it printed."""
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x"]
-    command += ["-p", "no:cacheprovider", "-p", "no:xdist"]
-    environment = {
-        # What a change leaves alone is compiled once for all of them.
-        "JAX_COMPILATION_CACHE_DIR": str(tree.parent / "compiled"),
-        **os.environ,
-        "PYTHONPATH": str(tree),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
-    }
-    done = subprocess.run(
-        [*command, f"--basetemp={tree}.temporary", *tests], cwd=tree, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_SECONDS, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout
+class Tree:
+    """A copy of the tree, with a process that runs tests in it.
+
+    Args:
+      path: where the copy comes to lie; what is written beside it begins with the same name.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        copy_tree(path)
+        environment = {
+            # What a change leaves alone is compiled once for all of them.
+            "JAX_COMPILATION_CACHE_DIR": str(path.parent / "compiled"),
+            **os.environ,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # importing them takes longer than many a test
+        }
+        runner = ROOT / "tests" / "mutants" / "runner.py"
+        self._runner = subprocess.Popen(
+            [sys.executable, runner], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._runner.communicate()
+
+    def run_tests(self, tests: tuple[str, ...]) -> tuple[int, str]:
+        """Returns pytest's exit code, negative if it took too long, and what it printed."""
+        output = self.path.with_suffix(".log")
+        job = {
+            "tree": str(self.path), "output": str(output), "tests": tests, "seconds": _SECONDS
+        }  # fmt: skip
+        self._runner.stdin.write(json.dumps(job) + "\n")
+        self._runner.stdin.flush()
+        code = int(self._runner.stdout.readline())
+        return code, output.read_text(encoding="utf-8")
 
 
-def judge(tree: pathlib.Path, mutant: Mutant) -> tuple[str, float]:
+def judge(tree: Tree, mutant: Mutant) -> tuple[str, float]:
     """Makes the change, runs its tests, undoes it; returns "killed" or "survived", and seconds.
 
     Raises:
       RuntimeError: the tests could not be run.
     """
-    path, start = tree / mutant.file, time.monotonic()
+    path, start = tree.path / mutant.file, time.monotonic()
     original = path.read_text(encoding="utf-8")
     path.write_text(change(original, mutant), encoding="utf-8")
     try:
-        code, output = run_tests(tree, mutant.tests)
+        code, output = tree.run_tests(mutant.tests)
     finally:
         path.write_text(original, encoding="utf-8")
     if code not in (0, 1):
@@ -109,15 +132,15 @@ def judge(tree: pathlib.Path, mutant: Mutant) -> tuple[str, float]:
 
 def run_all(mutants: list[Mutant], jobs: int) -> dict[str, str]:
     """Judges all mutants, `jobs` at a time; name -> "killed" or "survived"."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         trees, lock = queue.SimpleQueue(), threading.Lock()
         for number in range(jobs):
-            tree = pathlib.Path(scratch) / f"tree_{number}"
-            copy_tree(tree)
+            tree = Tree(pathlib.Path(scratch) / f"tree_{number}")
+            stack.callback(tree.close)
             trees.put(tree)
         tests = tuple(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
         tree = trees.get()
-        code, output = run_tests(tree, tests)
+        code, output = tree.run_tests(tests)
         trees.put(tree)
         if code:
             raise RuntimeError(f"the tests fail without any change\n{output[-5000:]}")

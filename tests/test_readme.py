@@ -13,7 +13,9 @@ import pytest
 
 import ltdd_jax
 from ltdd_jax import config as configs
+from ltdd_jax import export
 from ltdd_jax.data import long_tail, normalize, sources
+from ltdd_jax.export import __main__ as export_command
 from ltdd_jax.records import flatten
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -120,6 +122,15 @@ def test_array_example(monkeypatch):
     )
     exec(code, {"ltdd_jax": stand_in, "images": "images", "labels": "labels"})
     assert called.keys() == {"images", "labels", "images_per_class", "budget"}
+
+
+def test_export_command(finished_run, tmp_path):
+    """Breaks when an option of the command or a format in the table has another name."""
+    (command,) = [line for line in COMMANDS if "ltdd_jax.export" in line]
+    assert export_command.main(command.split()[3:]) == 0
+    assert len(list((tmp_path / "FOLDER" / "images").glob("*/*.png"))) == 20
+    named = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    assert [name for name in named if name in export.FORMATS] == list(export.FORMATS)
 
 
 def test_torch_example(finished_run):

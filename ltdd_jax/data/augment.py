@@ -12,6 +12,7 @@ import math
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ltdd_jax.types import Array, UserError
 
@@ -81,29 +82,41 @@ def draw(key, batch_size: int, image_size: tuple[int, int], ops: tuple[str, ...]
       image_size: (H, W) in pixels.
       ops: operations to choose from, as `parse_strategy` returns them.
     """
-    keys = iter(jax.random.split(key, 12))
     height, width = image_size
-
-    def uniform(low=0.0, high=1.0):
-        return jax.random.uniform(next(keys), (batch_size,), jnp.float32, low, high)
-
-    def integers(low, high):  # both ends included
-        return jax.random.randint(next(keys), (batch_size,), low, high + 1, jnp.int32)
-
     shift_rows, shift_cols = _rounded(height, CROP_RATIO), _rounded(width, CROP_RATIO)
+    whole = {  # both ends included
+        "shift_rows": (-shift_rows, shift_rows),
+        "shift_cols": (-shift_cols, shift_cols),
+        "hole_row": (0, height - _rounded(height, CUTOUT_RATIO) % 2),
+        "hole_col": (0, width - _rounded(width, CUTOUT_RATIO) % 2),
+    }
+    real = {
+        "brightness": (0.0, 1.0),
+        "saturation": (0.0, 1.0),
+        "contrast": (0.0, 1.0),
+        "flip": (0.0, 1.0),
+        "scale_rows": (1 / SCALE_RATIO, SCALE_RATIO),
+        "scale_cols": (1 / SCALE_RATIO, SCALE_RATIO),
+        "angle": (-MAX_ANGLE, MAX_ANGLE),
+    }
+
+    # All of a kind in one call: the compiler takes a fifth of the time, in every program that
+    # augments.
+    def draw_integers(key, low, high):
+        return jax.random.randint(key, (batch_size,), low, high + 1, jnp.int32)
+
+    def draw_uniform(key, low, high):
+        return jax.random.uniform(key, (batch_size,), jnp.float32, low, high)
+
+    def draw_all(function, keys, bounds, dtype):
+        low, high = np.array(list(bounds.values()), dtype).T
+        return dict(zip(bounds, jax.vmap(function)(keys, low, high), strict=True))
+
+    keys = jax.random.split(key, 12)
     return Draws(
-        op=jax.random.randint(next(keys), (), 0, max(len(ops), 1), jnp.int32),
-        brightness=uniform(),
-        saturation=uniform(),
-        contrast=uniform(),
-        shift_rows=integers(-shift_rows, shift_rows),
-        shift_cols=integers(-shift_cols, shift_cols),
-        hole_row=integers(0, height - _rounded(height, CUTOUT_RATIO) % 2),
-        hole_col=integers(0, width - _rounded(width, CUTOUT_RATIO) % 2),
-        flip=uniform(),
-        scale_rows=uniform(1 / SCALE_RATIO, SCALE_RATIO),
-        scale_cols=uniform(1 / SCALE_RATIO, SCALE_RATIO),
-        angle=uniform(-MAX_ANGLE, MAX_ANGLE),
+        op=jax.random.randint(keys[0], (), 0, max(len(ops), 1), jnp.int32),
+        **draw_all(draw_integers, keys[4:8], whole, np.int32),
+        **draw_all(draw_uniform, jnp.concatenate([keys[1:4], keys[8:]]), real, np.float32),
     )
 
 

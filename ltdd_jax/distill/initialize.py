@@ -12,12 +12,13 @@ _SCAN_BLOCK = 256
 
 
 def permute_classes(key: jax.Array, class_rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The rows of every class in random order, class k with fold_in(key, k)."""
-    orders = []
-    for index, rows in enumerate(class_rows):
-        order = jax.random.permutation(jax.random.fold_in(key, index), len(rows))
-        orders.append(np.asarray(rows)[np.asarray(order)])
-    return orders
+    """The rows of every class in random order."""
+    # Of all rows at once: a program for every class size would take the compiler seconds.
+    sizes = [len(rows) for rows in class_rows]
+    order = np.asarray(jax.random.permutation(key, sum(sizes)))
+    class_of = np.repeat(np.arange(len(sizes)), sizes)[order]
+    everything = np.concatenate(class_rows)[order]
+    return [everything[class_of == index] for index in range(len(sizes))]
 
 
 def select_real(orders: Sequence[np.ndarray], ipc: int) -> np.ndarray:
@@ -71,8 +72,10 @@ def fill_images(key: jax.Array, rows: np.ndarray, images: np.ndarray) -> np.ndar
     Returns:
       float32 [S, H, W, C].
     """
-    noise = np.array(jax.random.normal(key, (len(rows), *images.shape[1:]), jnp.float32))
     real = rows != NOISE
+    if real.all():
+        return images[rows]
+    noise = np.array(jax.random.normal(key, (len(rows), *images.shape[1:]), jnp.float32))
     noise[real] = images[rows[real]]
     return noise
 

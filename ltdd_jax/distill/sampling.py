@@ -1,5 +1,7 @@
 """Which expert and which start epoch every outer iteration uses, decided in advance."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,14 @@ def schedule_experts(
     Returns:
       int32 [num_iterations], values in 0..E-1.
     """
+    passes = np.arange(-(-num_iterations // num_experts))
+    order = _order_experts(key, passes, num_experts, experts_per_file)
+    return np.asarray(order, np.int32).reshape(-1)[:num_iterations]
+
+
+# Compiled once for both phases.
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _order_experts(key, passes, num_experts, experts_per_file):
     file_of = np.arange(num_experts) // experts_per_file
     num_files = int(file_of[-1]) + 1
 
@@ -30,9 +40,7 @@ def schedule_experts(
         file_rank = jax.random.permutation(files_key, num_files)[file_of]
         return jnp.lexsort((jax.random.permutation(experts_key, num_experts), file_rank))
 
-    passes = -(-num_iterations // num_experts)
-    order = jax.jit(jax.vmap(one_pass))(jnp.arange(passes))
-    return np.asarray(order, np.int32).reshape(-1)[:num_iterations]
+    return jax.vmap(one_pass)(passes)
 
 
 def upper_start_epochs(
@@ -69,9 +77,13 @@ def schedule_start_epochs(key: jax.Array, min_epoch: int, upper_epochs: np.ndarr
     Returns:
       int32 [I].
     """
+    indices = np.arange(len(upper_epochs))
+    return np.asarray(_draw_epochs(key, indices, np.int32(min_epoch), upper_epochs), np.int32)
 
+
+@jax.jit
+def _draw_epochs(key, indices, min_epoch, upper_epochs):
     def one(index, upper):
         return jax.random.randint(jax.random.fold_in(key, index), (), min_epoch, upper)
 
-    indices = jnp.arange(len(upper_epochs))
-    return np.asarray(jax.jit(jax.vmap(one))(indices, jnp.asarray(upper_epochs)), np.int32)
+    return jax.vmap(one)(indices, upper_epochs)

@@ -3,8 +3,9 @@
     python -m ltdd_jax.export DIR --format=png --out=FOLDER
     ltdd_jax.export_dataset(ltdd_jax.load_dataset(DIR), "png", FOLDER)
 
-One module per format has `write(dataset, folder)` and `explain_loading(dataset)`, the code that
-reads what was written; `card` adds what all formats share.
+One module per format has `write(dataset, folder)`, `explain_loading(dataset)`, the code that reads
+what was written, and `IMAGES`, the expression for network input after that code; `card` adds what
+all formats share.
 """
 
 import importlib
@@ -19,8 +20,12 @@ from ltdd_jax.errors import UserError
 from ltdd_jax.export import card
 
 # Format -> the module that writes it; imported when it is used, as some need further packages.
-FORMATS = {name: name for name in ("png", "huggingface", "tfds", "webdataset")} | {
-    "torch": "torch_tensors"  # a module called torch would hide PyTorch from a reader
+FORMATS = {
+    "png": "png",
+    "huggingface": "huggingface",
+    "torch": "torch_tensors",
+    "tfds": "tfds",
+    "webdataset": "webdataset",
 }
 # Package that a format needs -> how to install it.
 _INSTALL = {"pyarrow": "pip install 'ltdd_jax[export]'", "torch": "pip install torch"}
@@ -31,8 +36,9 @@ def export_dataset(
 ) -> pathlib.Path:
     """Writes a distilled set for another library; the folder appears complete or not at all.
 
-    Every format holds the pixels, the classes, the soft labels, the images as they were trained
-    (float32, whitened), the whitening as tensors, and a README.md with the code that loads them.
+    Every format holds the pixels, the classes, the soft labels, the images as a network is trained
+    on them (float32, whitened; pixels are rounded and cut), the whitening as tensors, and a
+    README.md with the code that loads them.
 
     Args:
       dataset: from `load_dataset` or `distill_dataset`.

@@ -24,25 +24,27 @@ that made the images is not needed.
 ```python
 {load}```
 
-`pixels` are uint8, to look at; `labels` are the classes that the images stand for; `soft_labels`
+`pixels` are uint8; `labels` are the classes that the images stand for; `soft_labels`
 [{count}, {num_classes}] are what a network should answer, rows sum to 1.
 
 ## Train and test
 
 ```python
 {whiten}
-images = {images}  # as they were distilled
+images = {images}
 ```
 
 Train on `images` and `soft_labels` (cross-entropy with probabilities), with SGD at a learning rate
 of {learning_rate:.4g}, for which they were distilled. Give test pictures to the network as
 `whiten(pixels)`: {whiten_note}.
 
-`images` are not quite `whiten(pixels)`: pixels are rounded and cut to 0..255, which changes the
-images by {difference:.2g} (root mean square; the images themselves: {size:.2g}).
+`images` are the distilled ones, with all their digits. `pixels` are rounded and cut to 0..255, and
+`whiten(pixels)` differs from `images` by {difference:.2g} (root mean square; that of the images
+themselves is {size:.2g}): look at `pixels`, train on `images`.
 
-Distilled with the network {network}; augmentation: {augmentation}.
-Classes, in the order of the labels: {classes}.
+- network: {network}
+- augmentation: {augmentation}
+- classes, in the order of the labels: {classes}
 """
 
 
@@ -64,8 +66,7 @@ def describe(dataset: DistilledDataset) -> dict[str, Any]:
 
 
 def write_numbers(dataset: DistilledDataset, folder: pathlib.Path) -> None:
-    """Writes trained_images.npy, whitening.npz and info.json."""
-    np.save(folder / "trained_images.npy", np.asarray(dataset.images, np.float32))
+    """Writes whitening.npz and info.json."""
     np.savez(folder / "whitening.npz", **whitening.to_arrays(dataset.preprocessing))
     text = json.dumps(describe(dataset), indent=2, ensure_ascii=False)
     (folder / "info.json").write_text(text + "\n", encoding="utf-8")
@@ -76,8 +77,8 @@ def render(dataset: DistilledDataset, writer: ModuleType) -> str:
 
     Args:
       dataset: what is exported.
-      writer: module of the format; it may have HEAD, text before the title; LIBRARY, in whose
-        tensors `whiten` works if these are not NumPy's; IMAGES, code of the trained images.
+      writer: module of the format; it may have HEAD, text before the title, and LIBRARY, in
+        whose tensors `whiten` works if these are not NumPy's.
     """
     library = getattr(writer, "LIBRARY", "numpy")
     count, height, width, channels = dataset.pixels.shape
@@ -91,7 +92,7 @@ def render(dataset: DistilledDataset, writer: ModuleType) -> str:
         colours="grey" if channels == 1 else "RGB",
         load=writer.explain_loading(dataset),
         whiten=whitening.explain(dataset.preprocessing, library),
-        images=getattr(writer, "IMAGES", 'np.load("trained_images.npy")'),
+        images=writer.IMAGES,
         learning_rate=float(dataset.step_size),
         whiten_note=(
             "ZCA whitening, fitted to the real training images"
@@ -100,7 +101,7 @@ def render(dataset: DistilledDataset, writer: ModuleType) -> str:
         ),
         difference=np.sqrt(np.mean(np.square(lost))),
         size=np.sqrt(np.mean(np.square(dataset.images))),
-        network=", ".join(f"{key} {value}" for key, value in dataset.network.items()),
+        network=", ".join(f"{key} {value}" for key, value in sorted(dataset.network.items())),
         augmentation=dataset.augmentation or "none",
         classes=", ".join(dataset.class_names),
     )

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,6 +25,7 @@ tags:
 ---
 
 """
+IMAGES = 'rows.with_format("numpy")["network_input"][:]'
 _LOAD = """\
 import os
 
@@ -38,19 +40,21 @@ soft_labels = np.array(rows["soft_label"], np.float32)
 
 
 def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
-    """Writes one parquet file with embedded PNG files, and the numbers."""
+    """Writes one parquet file with embedded PNG files, and the whitening."""
     encoded = [
         {"bytes": card.encode_png(pixels), "path": f"{row:06d}.png"}
         for row, pixels in enumerate(dataset.pixels)
     ]
     picture = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     num_classes = dataset.num_classes
+    shape = list(dataset.images.shape[1:])
     columns = {
         "image": pa.array(encoded, picture),
         "label": pa.array(dataset.labels, pa.int64()),
         "soft_label": pa.FixedSizeListArray.from_arrays(
             pa.array(dataset.label_probabilities.ravel(), pa.float32()), num_classes
         ),
+        "network_input": _nest(dataset.images),
     }
     features = {
         "image": {"_type": "Image"},
@@ -60,6 +64,7 @@ def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
             "length": num_classes,
             "_type": "Sequence",
         },
+        "network_input": {"shape": shape, "dtype": "float32", "_type": "Array3D"},
     }
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     (folder / _FILE).parent.mkdir()
@@ -70,3 +75,12 @@ def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
 def explain_loading(dataset: DistilledDataset) -> str:
     """Code that reads the folder."""
     return _LOAD.format(grey="[..., None]" if dataset.pixels.shape[3] == 1 else "")
+
+
+def _nest(images: np.ndarray) -> pa.Array:
+    """[S, H, W, C] as S lists of H lists of W lists of C numbers, as Array3D is stored."""
+    nested = pa.array(images.ravel(), pa.float32())
+    for size in reversed(images.shape[1:]):
+        ends = np.arange(0, len(nested) + 1, size, dtype=np.int32)
+        nested = pa.ListArray.from_arrays(pa.array(ends), nested)
+    return nested

@@ -4,10 +4,12 @@ import csv
 import pathlib
 import re
 
+import numpy as np
+
 from ltdd_jax.dataset import DistilledDataset
 from ltdd_jax.export import card
 
-IMAGES = 'np.load("trained_images.npy")[order]'
+IMAGES = 'np.load("network_input.npy")[order]'
 _LOAD = """\
 import csv
 
@@ -22,12 +24,12 @@ with open("labels.csv", newline="", encoding="utf-8") as file:
 rows = [rows[path] for path, _ in folder.samples]
 soft_labels = [[row[f"probability_{{k}}"] for k in range({num_classes})] for row in rows]
 soft_labels = np.array(soft_labels, np.float32)
-order = [int(row["row"]) for row in rows]  # where each picture stands in trained_images.npy
+order = [int(row["row"]) for row in rows]  # where each picture stands in network_input.npy
 """
 
 
 def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
-    """Writes images/CLASS/ROW.png, labels.csv and the numbers.
+    """Writes images/CLASS/ROW.png, labels.csv, network_input.npy [S, H, W, C] and the whitening.
 
     Folders are numbered, so that their alphabetical order is the order of the labels.
     """
@@ -45,6 +47,7 @@ def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
             # As Python's floats, which print all digits that float32 needs.
             numbers = probabilities[row].tolist()
             table.writerow([row, path, label, dataset.class_names[label], *numbers])
+    np.save(folder / "network_input.npy", np.asarray(dataset.images, np.float32))
     card.write_numbers(dataset, folder)
 
 

@@ -13,6 +13,7 @@ from ltdd_jax.dataset import DistilledDataset
 from ltdd_jax.export import card
 
 _NAME = "distilled"
+IMAGES = 'np.stack([row["network_input"] for row in rows])'
 _LOAD = f"""\
 import numpy as np
 import tensorflow_datasets as tfds
@@ -46,6 +47,9 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "soft_label": tfds.features.Tensor(
                 shape=(self._dataset.num_classes,), dtype=np.float32
             ),
+            "network_input": tfds.features.Tensor(
+                shape=self._dataset.images.shape[1:], dtype=np.float32
+            ),
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -67,12 +71,13 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "image": card.encode_png(self._dataset.pixels[row]),
                     "label": label,
                     "soft_label": probabilities[row],
+                    "network_input": self._dataset.images[row],
                 },
             )
 
 
 def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
-    """Writes distilled/1.0.0/ and the numbers."""
+    """Writes distilled/1.0.0/ and the whitening."""
     builder = _Builder(dataset, data_dir=str(folder), file_format="array_record")
     # TFDS tells of a download, of a temporary folder and of shuffling, none of which are of use.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

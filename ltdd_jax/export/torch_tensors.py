@@ -9,7 +9,7 @@ from ltdd_jax.dataset import DistilledDataset
 from ltdd_jax.export import card, whitening
 
 LIBRARY = "torch"
-IMAGES = 'found["images"]'
+IMAGES = 'found["network_input"]'
 _LOAD = """\
 import torch
 
@@ -22,7 +22,7 @@ labels, soft_labels = found["labels"], found["soft_labels"]
 def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
     """Writes distilled.pt: everything in one dict, images as [S, C, H, W]."""
     found = {
-        "images": _tensor(dataset.images.transpose(0, 3, 1, 2)),
+        "network_input": _tensor(dataset.images.transpose(0, 3, 1, 2)),
         "pixels": _tensor(dataset.pixels.transpose(0, 3, 1, 2)),
         "labels": _tensor(dataset.labels.astype(np.int64)),
         "soft_labels": _tensor(dataset.label_probabilities),

@@ -1,8 +1,8 @@
 """What the long tail does to the classifier and to the gradients of single classes.
 
 The starting point of the paper: experts of a long-tailed set are pulled by its head, so weights
-and gradients carry the imbalance (arXiv 2408.14506, sections 1 and 3; norms of the classifier by
-class: Alshammari et al., arXiv 2203.14197, figure 1).
+and gradients carry the imbalance (arXiv 2408.14506; norms of the classifier by class: Alshammari
+et al., arXiv 2203.14197).
 """
 
 import dataclasses

@@ -43,8 +43,8 @@ def find_top_eigenvalues(
 ) -> Spectrum:
     """The largest eigenvalues of the Hessian of `loss` at `params`.
 
-    Every new direction is made orthogonal to all before it, twice, in float64. A multiple
-    eigenvalue is found once.
+    Every new direction is made orthogonal to all before it, in float64. A multiple eigenvalue is
+    found once.
 
     Args:
       key: of the random first direction.
@@ -72,7 +72,6 @@ def find_top_eigenvalues(
         image = layers.flatten(product(layers.unflatten(basis[-1], params)))
         diagonal.append(basis[-1] @ image)
         vector = image - basis.T @ (basis @ image)
-        vector -= basis.T @ (basis @ vector)
         sides.append(np.linalg.norm(vector))
         scale = max(np.abs(diagonal).max(), max(sides))
         if sides[-1] <= _rounding(params) * scale:  # the directions so far are closed

@@ -4,7 +4,7 @@ With M snapshots of D parameters, M far below D, the eigenvectors come from the 
 inner products (Sirovich, "Turbulence and the dynamics of coherent structures", 1987), so that
 neither a D x D matrix nor all snapshots are ever in memory. That the first two axes of one
 trajectory show it well is the observation of Li et al., "Visualizing the Loss Landscape of Neural
-Nets", NeurIPS 2018, section 7.
+Nets", NeurIPS 2018.
 """
 
 import dataclasses

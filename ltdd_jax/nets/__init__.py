@@ -107,6 +107,9 @@ def build(
 
         return plain if dtype == "float32" else narrow
 
+    names = jax.eval_shape(init, jax.random.key(0))
+    if "classifier" not in names:
+        raise ValueError(f"no parameters called classifier, only {', '.join(names)}")
     apply = call("__call__")
     sizes = measure(init, apply, image_shape)  # images too small for the depth fail here
     return Network(

@@ -91,14 +91,14 @@ def run(
             )
             this = Run(config, problem, workspace, stop)
             method = make_method(this)
+            plan.check_memory(this, method)
+            plan.check_disk(this, method)
             if stage in ("distill", "all") and not dry_run:
                 processes.first_then_rest(
                     lambda: claims.claim_set(workspace, identify(this, method))
                 )
             rest = plan.describe(this, method)
             processes.say(rest)
-            plan.check_memory(this, method)
-            plan.check_disk(this, method)
             if not dry_run:
                 _run_stages(this, method, stage, f"{first}\n{rest}")
 

@@ -203,7 +203,7 @@ class _Trainers:
         self._run = run
         self.devices = mesh.make_mesh(run.config.evaluation.num_seeds)
         self._made: dict[tuple, _Trainer] = {}
-        self._predict = None
+        self._init = self._predict = None
 
     def get(self, row: Row, num_epochs: int = 0):
         """The trainer of a row; `num_epochs` 0 is the row's."""
@@ -211,8 +211,10 @@ class _Trainers:
         if shape not in self._made:
             self._made[shape] = _Trainer(self._run, self.devices, *shape)
         trainer = self._made[shape]
-        if self._predict is None:
+        if self._predict is None:  # the same for every shape
+            self._init = jax.jit(trainer.evaluator.init)
             self._predict = jax.jit(trainer.evaluator.predict)
+        trainer.init = self._init
         return trainer
 
     def predict(self, state, images: np.ndarray) -> np.ndarray:
@@ -247,7 +249,6 @@ class _Trainer:
         )
         self._num_epochs, self._total = num_epochs, num_epochs + 1
         self._piece = -(-self._total // _CALLS)
-        self._init = jax.jit(self.evaluator.init)
         self._run_piece = jax.jit(functools.partial(_run_piece, self.evaluator))
 
     def train(self, job: _Job, data, rates: np.ndarray):
@@ -263,7 +264,7 @@ class _Trainer:
         lanes = np.minimum(np.arange(width), num_seeds - 1)  # padding repeats the last network
         seeds = np.arange(num_seeds) if job.seeds is None else np.asarray(job.seeds)
         keys = jax.vmap(lambda i: jax.random.fold_in(job.key, i))(jnp.asarray(seeds[lanes]))
-        state = self._init(keys)
+        state = self.init(keys)
         checkpoints = loop.Checkpoints(job.directory, run.workspace.warn, job.made_of)
         found = checkpoints.restore(jax.eval_shape(lambda: _cut(run, state)))
         done = 0

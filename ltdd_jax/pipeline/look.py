@@ -11,8 +11,6 @@ from ltdd_jax.pipeline import experts
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.runtime import files, processes
 
-_BLOCK = 250
-
 
 def look_at_experts(run: Run, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Accuracy on the test images of the last snapshots, mean over the experts, by kind.
@@ -50,7 +48,7 @@ def _look(run, kind):
         problem, apply = run.problem, jax.jit(run.problem.network.apply)
         snapshots = experts.Snapshots(run)
         predictions = [
-            predict_in_blocks(apply, snapshots.read(kind, e, -1), problem.test_images, _BLOCK)
+            predict_in_blocks(apply, snapshots.read(kind, e, -1), problem.test_images)
             for e in range(num_experts)
         ]
         accuracies = metrics.per_class_accuracy(

@@ -13,6 +13,8 @@ from ltdd_jax.data import augment, long_tail, normalize, sources
 from ltdd_jax.runtime import files, processes
 from ltdd_jax.types import AugmentFn, UserError
 
+_LARGE = 224  # pixels; a network that cannot take such images is at fault itself
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -192,17 +194,29 @@ def make_network(config: ConfigDict, train: sources.ImageSet) -> nets.Network:
     """The network for the training images.
 
     Raises:
-      UserError: images too small for the network.
+      UserError: images too small for the network, or a network that fits no images.
     """
-    try:
-        network = nets.build(
+
+    def build(image_shape):
+        return nets.build(
             config.net.name,
-            image_shape=train.images.shape[1:],
+            image_shape=image_shape,
             num_classes=train.num_classes,
             dtype="bfloat16" if config.runtime.precision == "bfloat16" else "float32",
             **network_options(config),
         )
-    except (ValueError, ZeroDivisionError, TypeError) as error:  # Flax and XLA raise any of these
+
+    kinds = (ValueError, ZeroDivisionError, TypeError)  # Flax and XLA raise any of these
+    try:
+        return build(train.images.shape[1:])
+    except kinds as error:
+        try:
+            build((_LARGE, _LARGE, train.images.shape[3]))
+        except kinds:
+            raise UserError(
+                f"--config.net.name={config.net.name} cannot be built "
+                f"({str(error).strip().splitlines()[0]}); CONTRIBUTING.md says what a network needs"
+            ) from error
         depth = f" of --config.net.depth={config.net.depth}" if config.net.name == "convnet" else ""
         raise UserError(
             f"--config.net.name={config.net.name}{depth} does not fit images of "
@@ -210,7 +224,6 @@ def make_network(config: ConfigDict, train: sources.ImageSet) -> nets.Network:
             f"({str(error).strip().splitlines()[0]}); use another network, a smaller depth or "
             "larger images"
         ) from error
-    return network
 
 
 def network_options(config: ConfigDict) -> dict:

@@ -13,7 +13,7 @@ from ltdd_jax.runtime import files, lock, log, processes
 from ltdd_jax.types import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "chex")
-_NAME = re.compile(r"\w[\w.-]*")
+_NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
 class Workspace:
@@ -35,8 +35,8 @@ class Workspace:
     def __init__(self, config: ConfigDict, workdir: str, set_name: str = ""):
         if set_name and not _NAME.fullmatch(set_name):
             raise UserError(
-                f"--set={set_name} is not possible: it must be a file name of letters, digits, "
-                "'.', '_' and '-'"
+                f"--set={set_name} is not possible: it must be a file name of at most 100 letters, "
+                "digits, '.', '_' and '-'"
             )
         self.config = config
         self.root = files.resolve(workdir)

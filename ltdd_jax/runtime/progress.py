@@ -59,11 +59,13 @@ def progress(
 
         def advance(num_units: int = 1, **values: Any) -> None:
             nonlocal compiled
-            bar.set_postfix_str(_show_values(values), refresh=False)
+            if values or not compiled:
+                bar.set_postfix_str(_show_values(values), refresh=False)
             bar.update(num_units)
             if not compiled and enabled:  # what the compiler took does not count for the rate
                 compiled = True
-                bar.start_t, bar.initial = time.time(), bar.n
+                bar.start_t = bar.last_print_t = time.time()
+                bar.initial = bar.n
 
         yield advance
 

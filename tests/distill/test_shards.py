@@ -16,7 +16,7 @@ from ltdd_jax.data import batches as batching
 from ltdd_jax.distill import matching, step
 from ltdd_jax.types import SyntheticSet
 from tests.distill import tasks
-from tests.distill.test_trajectory import load_config
+from tests.test_presets import load_config
 
 NUM_ROWS, NUM_CLASSES, STEPS = 7, 3, 2
 CLASS_WEIGHTS = (0.6, 0.3, 0.1)

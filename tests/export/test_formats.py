@@ -69,7 +69,7 @@ def test_shards_hold_a_picture_a_class_and_facts(tmp_path):
     (path,) = folder.glob("*.tar")
     with tarfile.open(path) as archive:
         content = {m.name: archive.extractfile(m).read() for m in archive}
-    assert len(content) == 3 * len(dataset.labels)
+    assert len(content) == 4 * len(dataset.labels)
     for row, label in enumerate(dataset.labels):
         picture = Image.open(io.BytesIO(content[f"{row:06d}.png"]))
         np.testing.assert_array_equal(np.asarray(picture), dataset.pixels[row, ..., 0])
@@ -89,7 +89,7 @@ def test_many_images_make_several_shards(tmp_path, monkeypatch):
     sizes = []
     for path in sorted(folder.glob("*.tar")):
         with tarfile.open(path) as archive:
-            sizes.append(len(archive.getnames()) // 3)
+            sizes.append(len(archive.getnames()) // 4)
     assert sizes == [4, 2]
 
 
@@ -102,7 +102,7 @@ def test_parquet_names_its_columns_for_hugging_face(tmp_path):
     rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
     assert isinstance(rows.features["image"], datasets.Image)
     assert rows.features["label"].names == list(distilled.make_set("grey").class_names)
-    assert rows.column_names == ["image", "label", "soft_label"]
+    assert rows.column_names == ["image", "label", "soft_label", "network_input"]
 
 
 def test_records_carry_class_names(tmp_path):

@@ -267,12 +267,16 @@ def test_epochs_of_both_stages_equal_plain_code(made):
     """One batch holds every image once, so an epoch is one step without randomness.
 
     Breaks when stage 2 starts from another snapshot than the last of its expert, when its
-    backbone moves or is another one, or when a stage gets the other's recipe.
+    backbone moves or is another one, when a stage gets the other's recipe, or when experts are
+    copies of one.
     """
     counts = wiring.BALANCED
     workdir = made("balanced", ("experts",), wiring.expert_batches(sum(counts)), counts)
     images, labels = wiring.read_pictures(made.pictures(counts), "train")
     snapshots = Snapshots(workdir)
+    first = [snapshots("representation", expert, 0) for expert in range(EXPERTS)]
+    for name in [name for name in first[0] if name.endswith("kernel")]:
+        assert len({params[name].tobytes() for params in first}) == EXPERTS, name
 
     def loss(params):
         return plain.hard_loss(params, jnp.asarray(images), jnp.asarray(labels))

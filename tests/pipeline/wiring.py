@@ -197,10 +197,7 @@ def plant_step_size(workdir: pathlib.Path, factor: float) -> None:
     np.savez(workdir / "synthetic" / "synthetic.npz", **arrays)
 
 
-def accuracies(workdir: pathlib.Path) -> dict[str, list[list[float]]]:
-    """Accuracy of every network in every class, by the set it was trained on."""
-    return {
-        path.stem.rpartition("-")[0]: json.loads(path.read_text())["per_seed_per_class"]
-        for place in ("evaluate", "baselines")
-        for path in (workdir / place).glob("*.json")
-    }
+def accuracies(workdir: pathlib.Path) -> dict[str, tuple]:
+    """Accuracies of the last evaluation, per network and per class, by the set trained on."""
+    results = json.loads((workdir / "report.json").read_text())["results"]
+    return {row: (found["per_seed"], found["per_class"]) for row, found in results.items()}

@@ -1,6 +1,8 @@
 """Breaks when a damaged file is trusted, or a path in an object store is taken for a local one."""
 
+import errno
 import json
+import os
 import pathlib
 
 import pytest
@@ -56,7 +58,34 @@ def test_failed_write_keeps_the_old_content(tmp_path, monkeypatch):
     assert (tmp_path / "x").read_text() == "old"
 
 
-def test_paths_in_object_stores_stay_as_they_are():
+def test_address_without_its_driver_names_the_extra(monkeypatch):
+    def missing(protocol):
+        raise ImportError("Please install gcsfs")
+
+    monkeypatch.setattr(files.fsspec, "get_filesystem_class", missing)
+    with pytest.raises(UserError, match=r"gs://b/r: .* pip install 'ltdd_jax\[gcs\]'"):
+        files.resolve("gs://b/r")
+    with pytest.raises(UserError, match="ftp:// addresses cannot be read here; use a local path"):
+        files.resolve("ftp://b/r")
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free some disk space"),
+        (errno.EROFS, "make it writable"),
+        (errno.EACCES, "change the permissions"),
+        (errno.ENOTDIR, "a part of that path is a file"),
+    ],
+)
+def test_remedy_fits_the_reason(number, remedy):
+    message = str(files.cannot_write("x", OSError(number, os.strerror(number))))
+    assert remedy in message
+    assert ("disk space" in message) == (number == errno.ENOSPC)
+
+
+def test_paths_in_object_stores_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(files.fsspec, "get_filesystem_class", lambda protocol: object)
     assert str(files.resolve("gs://bucket/run")) == "gs://bucket/run"
     assert not files.is_local(files.resolve("gs://bucket/run") / "config.json")
     assert str(files.resolve("run")) == str(pathlib.Path("run").absolute())

@@ -81,7 +81,7 @@ def test_stealing_a_lock_that_changed_hands_gives_it_back(tmp_path):
     """Between reading a stale lock and removing it, another process may take it."""
     waiting = hold(tmp_path)
     with hold(tmp_path):
-        waiting._remove({"token": "that of the stale one"})
+        lock._remove(waiting._path, "mine", {"token": "that of the stale one"})
         with pytest.raises(UserError, match="in use by"):
             waiting.__enter__()
 

@@ -1,0 +1,152 @@
+"""Which settings make an artefact what it is; what is left out shares it, what is in makes anew."""
+
+import types
+
+import pytest
+
+from ltdd_jax.pipeline import artefacts, claims, distill, evaluate, experts, rows
+from ltdd_jax.types import UserError
+from tests.pipeline import small_run
+
+ALL = "experts 1, experts 2, set, row, tuned row"
+# Field, another value than that of the tiny config -> artefacts that must be made anew.
+FIELDS = [
+    ("seed", 1, ALL),
+    ("data__imbalance_factor", 7.0, ALL),
+    ("data__zca_eps", 0.2, ALL),
+    ("data__path", "elsewhere", ""),
+    ("net__name", "mlp", ALL),
+    ("net__width", 5, ALL),
+    ("augment__strategy", "crop", ALL),
+    ("runtime__precision", "bfloat16", ALL),
+    ("runtime__log_steps", 9, ""),
+    ("runtime__expert_group_size", 1, ""),
+    ("experts__path", "elsewhere", ""),
+    ("experts__num_experts", 3, "set"),
+    ("experts__representation__rho", 0.07, "experts 1, experts 2, set"),
+    ("experts__representation__num_epochs", 9, "experts 1, experts 2, set"),
+    ("experts__classifier__learning_rate", 0.07, "experts 2, set"),
+    ("distill__method", "dam", "set"),
+    ("distill__ipc", 3, "set"),
+    ("distill__keep_steps", 0, ""),
+    ("trajectory__image_lr", 7.0, "set"),
+    ("trajectory__classifier__loss_weight", 0.7, "set"),
+    ("trajectory__num_shards", 2, "set"),
+    ("selection__rule", "herding", ""),
+    ("evaluation__num_seeds", 3, "row, tuned row"),
+    ("evaluation__batch_size", 7, "row, tuned row"),
+    ("evaluation__momentum", 0.7, "row, tuned row"),
+    ("evaluation__weight_decay", 0.7, "row, tuned row"),
+    ("evaluation__num_epochs", 7, "row, tuned row"),
+    ("evaluation__baseline_rates", (0.03,), "tuned row"),
+    ("evaluation__held_out", 0.3, "tuned row"),
+    ("evaluation__tuning_epochs", 3, "tuned row"),
+    ("evaluation__curve", True, ""),
+    ("evaluation__keep_networks", True, ""),
+]
+
+
+def make_row(run, made_of="a set", name="distilled"):
+    epochs = run.config.evaluation.num_epochs
+    return rows.Row(name, "title", made_of, 6, epochs, load=None, per_network=True)
+
+
+def identities(run):
+    """Artefact -> what it belongs to."""
+    method = types.SimpleNamespace(experts=experts.KINDS)
+    return {
+        "experts 1": experts.identify(run, "representation"),
+        "experts 2": experts.identify(run, "classifier"),
+        "set": distill.identify(run, method),
+        "row": evaluate.identify(run, make_row(run), 0.1),
+        "tuned row": evaluate.identify(run, make_row(run), None),
+    }
+
+
+def differ(one, other):
+    """Artefacts that two runs do not share, joined as in the table."""
+    one, other = identities(one), identities(other)
+    return ", ".join(name for name in one if one[name] != other[name])
+
+
+@pytest.mark.parametrize(("field", "value", "anew"), FIELDS, ids=[row[0] for row in FIELDS])
+def test_settings_that_make_an_artefact(tmp_path, field, value, anew):
+    """Breaks when a result is taken for that of other settings, or made twice for the same."""
+    before = small_run.make_run(tmp_path)
+    assert differ(before, small_run.make_run(tmp_path, **{field: value})) == anew
+
+
+def test_other_data_make_everything_anew(tmp_path):
+    one, other = (small_run.make_run(tmp_path, fingerprint=text) for text in "fg")
+    assert differ(one, other) == ALL
+
+
+def test_selection_belongs_to_its_own_section(tmp_path):
+    """And to no experts where it needs none."""
+    method = types.SimpleNamespace(experts=())
+    found = [
+        distill.identify(small_run.make_run(tmp_path, distill__method="random", **fields), method)
+        for fields in (
+            {},
+            {"trajectory__image_lr": 7.0, "experts__num_experts": 3},
+            {"selection__budget": "proportional"},
+        )
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+def test_result_of_a_row_belongs_to_its_set_rate_and_name(tmp_path):
+    """Breaks when the result of another distilled set is taken for that of this one."""
+    run = small_run.make_run(tmp_path)
+    found = [
+        evaluate.identify(run, make_row(run, **row), rate)
+        for row, rate in (({}, 0.1), ({"made_of": "other"}, 0.1), ({"name": "x"}, 0.1), ({}, 0.2))
+    ]
+    assert all(found[i] != found[j] for i in range(4) for j in range(i))
+
+
+def test_checksum_is_that_of_all_of_the_set(tmp_path):
+    """Breaks when labels or step size may change unseen."""
+    run = small_run.make_run(tmp_path)
+    small_run.write_sets(run)
+    found = artefacts.read_set(run, artefacts.FINAL)
+    sums = {found.checksum()}
+    for name in ("images", "label_logits", "step_size"):
+        changed = found.synthetic.replace(**{name: getattr(found.synthetic, name) * 2})
+        sums.add(artefacts.LabelledSet(changed, found.labels).checksum())
+    assert len(sums) == 4
+
+
+def test_place_of_a_set_is_not_given_away_once_there_is_one(tmp_path):
+    """Breaks when a set of other settings would be overwritten."""
+    run = small_run.make_run(tmp_path)
+    claims.claim_set(run.workspace, {"image_lr": 1.0})
+    claims.claim_set(run.workspace, {"image_lr": 2.0})  # nothing is there yet
+    run.workspace.distill.mkdir()
+    claims.claim_set(run.workspace, {"image_lr": 2.0})
+    with pytest.raises(UserError, match=r"image_lr: 2\.0 -> 3\.0.*nothing is overwritten"):
+        claims.claim_set(run.workspace, {"image_lr": 3.0})
+
+
+class Names:
+    """Stands for trajectories: a snapshot carries its own name."""
+
+    def __init__(self, kind):
+        self._kind = kind
+
+    def read(self, expert, epoch, like):
+        return {part: {"kernel": (self._kind, expert, epoch)} for part in like}
+
+
+def test_classifier_expert_sits_on_the_last_backbone_of_its_own_expert(tmp_path, monkeypatch):
+    """Breaks when the backbone is that of another expert or epoch."""
+    init = lambda key: {part: {"kernel": key} for part in ("conv", "classifier")}  # noqa: E731
+    network = types.SimpleNamespace(init=init)
+    snapshots = experts.Snapshots(small_run.make_run(tmp_path, network))
+    monkeypatch.setattr(snapshots, "_open", Names)
+    assert snapshots.read("classifier", 1, 2) == {
+        "conv": {"kernel": ("representation", 1, -1)},
+        "classifier": {"kernel": ("classifier", 1, 2)},
+    }
+    whole = {"kernel": ("representation", 1, 3)}
+    assert snapshots.read("representation", 1, 3) == {"conv": whole, "classifier": whole}

@@ -1,0 +1,150 @@
+"""Which set every row of an evaluation is of, and at which rate; how a rate is chosen.
+
+Nothing is trained: a stand-in for the networks answers as the rate says.
+"""
+
+import numpy as np
+import pytest
+
+from ltdd_jax.data import long_tail
+from ltdd_jax.pipeline import artefacts, evaluate, rows
+from tests.pipeline import small_run
+
+# Row -> the set it is of (None: real images), the set whose step size is its rate (None: chosen),
+# the row whose rate it takes.
+ROWS = {
+    "distilled": (artefacts.FINAL, artefacts.FINAL, ""),
+    "initial": (artefacts.INITIAL, artefacts.FINAL, ""),
+    "initial_at_baseline_rate": (artefacts.INITIAL, None, "random_real"),
+    "iteration_000003": ("iteration_000003", "iteration_000003", ""),
+    "random_real": (None, None, ""),
+    "full_real": (None, None, ""),
+}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """(run, its sets, its rows by name)."""
+    run = small_run.make_run(tmp_path, evaluation__curve=True)
+    sets = small_run.write_sets(run)
+    return run, sets, {row.name: row for row in rows.make_rows(run)}
+
+
+def test_every_row_has_its_set_and_its_rate(made):
+    """Breaks when the distilled set is trained at the rate of real images or the other way round,
+    or when the first set is read from the file of the last.
+    """
+    _, sets, found = made
+    assert list(found) == list(ROWS)
+    for name, (of_set, rate_of_set, rate_of) in ROWS.items():
+        row = found[name]
+        expected = None if rate_of_set is None else float(sets[rate_of_set].step_size)
+        assert (row.rate, row.rate_of) == (expected, rate_of), name
+        assert (row.load_kept is not None) == row.is_shared == (of_set is None), name
+        if of_set:
+            images, logits = row.load(2)
+            for lane in range(2):
+                np.testing.assert_array_equal(images[lane], sets[of_set].images)
+                np.testing.assert_array_equal(logits[lane], sets[of_set].label_logits)
+    of_sets = {name: found[name].made_of for name, (of_set, *_) in ROWS.items() if of_set}
+    assert len(set(of_sets.values())) == 3
+    assert of_sets["initial"] == of_sets["initial_at_baseline_rate"]
+
+
+def test_rates_that_a_row_takes_from_another_are_known_before(made):
+    _, _, found = made
+    order = [row.name for row in rows.order_for_rates(list(found.values()))]
+    assert sorted(order) == sorted(found)
+    assert order.index("random_real") < order.index("initial_at_baseline_rate")
+
+
+# Rate -> classes that a network trained with it gets right. The first knows most images, the
+# second most classes.
+KNOWS = {0.1: {0}, 0.02: {1, 2}, 0.05: set()}
+
+
+class Networks:
+    """Stands for trainers: remembers what they saw; answers by the rate of each lane."""
+
+    def __init__(self, problem):
+        self.problem = problem
+        self.row_of = {image.tobytes(): i for i, image in enumerate(problem.train_images)}
+        self.trained, self.judged, self.data = set(), [], []
+
+    def get(self, row, num_epochs):
+        assert num_epochs == 0
+        return self
+
+    def train(self, job, data, rates):
+        images, logits = data
+        self.data.append((tuple(rates), job.seeds, images))
+        found = [self.row_of[image.tobytes()] for image in images.reshape(-1, 2, 2, 1)]
+        classes = logits.reshape(-1, 3).argmax(axis=1)
+        np.testing.assert_array_equal(classes, self.problem.train.labels[found])
+        self.trained |= set(found)
+        return rates
+
+    def predict(self, rates, images):
+        found = [self.row_of[image.tobytes()] for image in images]
+        self.judged.append(found)
+        labels = self.problem.train.labels[found]
+        right = np.array([[label in KNOWS[rate] for label in labels] for rate in rates])
+        return np.where(right, labels, (labels + 1) % 3)
+
+
+@pytest.mark.parametrize("name", ["random_real", "full_real"])
+def test_rate_is_chosen_on_held_out_training_images(made, tmp_path, name):
+    """Breaks when a held-out image is trained on, the test images or all classes together judge,
+    the worst rate is taken, or scores go to another rate.
+    """
+    run, _, found = made
+    run.config.evaluation.baseline_rates = tuple(KNOWS)
+    networks = Networks(run.problem)
+    assert len(networks.row_of) == len(run.problem.train.labels), "equal pictures"
+    best, scores = evaluate._choose_rate(run, networks, found[name], tmp_path / "rates")
+    kept, held = long_tail.hold_out((run.config.seed, 1), run.problem.train.labels, 0.2)
+    assert all(judged == list(held) for judged in networks.judged)
+    assert networks.trained <= set(kept)
+    assert best == 0.02
+    assert scores == pytest.approx({"0.1": 100 / 3, "0.02": 200 / 3, "0.05": 0})
+    lanes = [lane for rates, _, _ in networks.data for lane in rates]
+    assert set(lanes) == set(KNOWS)
+
+
+def test_every_seed_is_compared_on_its_own_random_images(made, tmp_path):
+    """Breaks when all networks of a comparison see the images of the first."""
+    run, _, found = made
+    run.config.evaluation.baseline_rates = tuple(KNOWS)
+    networks = Networks(run.problem)
+    evaluate._choose_rate(run, networks, found["random_real"], tmp_path / "rates")
+    seen = {}
+    for rates, seeds, images in networks.data:
+        for rate, seed, image in zip(rates, seeds, images, strict=True):
+            seen[rate, seed] = image.tobytes()
+    assert seen.keys() == {(rate, seed) for rate in KNOWS for seed in range(2)}
+    for rate in KNOWS:
+        assert seen[rate, 0] == seen[0.1, 0] != seen[rate, 1] == seen[0.1, 1]
+
+
+@pytest.mark.parametrize("rates", [(0.03,), (0.02, 0.05)])
+def test_each_row_is_trained_at_its_rate(made, monkeypatch, rates):
+    """Breaks when rates are exchanged between rows."""
+    run, sets, _ = made
+    trained = {}
+
+    def train(run, trainers, row, rate):
+        trained[row.name] = rate
+        chosen = {"random_real": 0.07, "full_real": 0.08}
+        return {"rate": rate if rate is not None else chosen[row.name]}
+
+    monkeypatch.setattr(evaluate, "_evaluate_row", train)
+    monkeypatch.setattr(evaluate, "_Trainers", lambda run: None)
+    monkeypatch.setattr(evaluate, "_summarize", lambda run, row, found: found["rate"])
+    run.config.evaluation.baseline_rates = rates
+    found, _ = evaluate.run_evaluate(run)
+    final, kept = (float(sets[name].step_size) for name in (artefacts.FINAL, "iteration_000003"))
+    assert trained == {
+        "distilled": final, "initial": final, "initial_at_baseline_rate": 0.07,
+        "iteration_000003": kept, "random_real": None, "full_real": None,
+    }  # fmt: skip
+    assert list(found) == list(ROWS)

@@ -1,0 +1,218 @@
+"""What practitioners stumbled over. Breaks when a message misleads, or refuses what could run."""
+
+import types
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from ltdd_jax import fields, nets, pipeline
+from ltdd_jax.data.sources import ImageSet
+from ltdd_jax.pipeline import plan, problem, settle
+from ltdd_jax.pipeline.workspace import Workspace
+from ltdd_jax.runtime import files
+from ltdd_jax.types import UserError
+from tests.pipeline import tiny_config
+
+
+def make_config(**changes) -> ConfigDict:
+    config = tiny_config.get_config()
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config
+
+
+def make_set(*counts: int, side: int = 8) -> ImageSet:
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    images = np.zeros((len(labels), side, side, 1), np.uint8)
+    return ImageSet(images, labels, tuple(f"kind{k}" for k in range(len(counts))))
+
+
+def test_classes_with_fewer_images_than_ipc_are_named_in_one_warning(capfd):
+    config = make_config(distill__ipc=10)
+    settle.settle_config(config, make_set(30, 6, 10, 1), frozenset())
+    said = "".join(capfd.readouterr())
+    assert said.count("warning") == 1
+    assert "kind1 (6), kind3 (1): the first synthetic images" in said
+    assert "kind0" not in said and "kind2" not in said
+
+
+def test_many_small_classes_are_counted(capfd):
+    settle.settle_config(make_config(distill__ipc=3), make_set(*[2] * 25), frozenset())
+    assert "kind9 (2) and 15 more" in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("changes", [{"distill__ipc": 1}, {"trajectory__initial_images": "noise"}])
+def test_nothing_is_said_where_nothing_is_repeated(capfd, changes):
+    settle.settle_config(make_config(**changes), make_set(6, 1), frozenset())
+    assert "warning" not in "".join(capfd.readouterr())
+
+
+def test_batches_are_cut_to_the_training_set_and_said(capfd):
+    """Breaks when own pictures are refused because the config was made for more of them."""
+    config = make_config(experts__representation__batch_size=256)
+    found = settle.settle_config(config, make_set(100, 50), frozenset())
+    assert found.experts.representation.batch_size == 150
+    assert found.experts.classifier.batch_size == config.experts.classifier.batch_size
+    assert config.experts.representation.batch_size == 256
+    assert "representation.batch_size is lowered to 150" in "".join(capfd.readouterr())
+
+
+class Plain(nn.Module):
+    """A network without settings, as CONTRIBUTING describes one."""
+
+    num_classes: int
+
+    def setup(self):
+        self.classifier = nn.Dense(self.num_classes)
+
+    def embed(self, images):
+        return images.reshape(len(images), -1)
+
+    def classify(self, features):
+        return self.classifier(features)
+
+    def __call__(self, images):
+        return self.classify(self.embed(images))
+
+
+class Nameless(Plain):
+    """Its parameters are not called "classifier"."""
+
+    def setup(self):
+        self.last = nn.Dense(self.num_classes)
+
+    def classify(self, features):
+        return self.last(features)
+
+
+class Mistaken(Plain):
+    """A mistake of its author, which has nothing to do with the images."""
+
+    def embed(self, images):
+        return images.nothing
+
+
+def test_new_network_needs_no_setting_of_ours(monkeypatch):
+    """Breaks when width, depth or form are forced on a network that has none."""
+    monkeypatch.setitem(nets.REGISTRY, "plain", Plain)
+    network = problem.make_network(make_config(net__name="plain"), make_set(3, 2))
+    assert network.sizes.num_parameters == 64 * 2 + 2
+    assert nets.list_options("plain") == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (Nameless, "cannot be built .no parameters called classifier, only last"),
+        (Mistaken, "has no attribute 'nothing'"),
+    ],
+)
+def test_mistake_in_a_new_network_is_told_as_it_is(monkeypatch, module, expected):
+    monkeypatch.setitem(nets.REGISTRY, "new", module)
+    with pytest.raises(Exception, match=expected) as caught:
+        problem.make_network(make_config(net__name="new"), make_set(3, 2))
+    assert "does not fit images" not in str(caught.value)
+
+
+def test_images_too_small_are_still_named():
+    with pytest.raises(UserError, match="depth=5 does not fit images of 8 x 8 pixels"):
+        problem.make_network(make_config(net__depth=5), make_set(3, 2))
+
+
+def test_every_registered_network_can_be_asked_for():
+    assert set(fields.NETS) == set(nets.REGISTRY)
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "expected"),
+    [
+        (28, "No space left on device", "free some disk space"),
+        (122, "Disk quota exceeded", "free some disk space"),
+        (30, "Read-only file system", "on another file system"),
+        (13, "Permission denied", "change the permissions"),
+        (20, "Not a directory", "a part of that path is a file"),
+        (21, "Is a directory", "there is a directory of that name"),
+        (5, "Input/output error", "use another --workdir"),
+    ],
+)
+def test_each_reason_has_its_remedy(number, text, expected):
+    """Breaks when a read-only file system is to be cured by free space."""
+    message = str(files.cannot_write("place", OSError(number, text)))
+    assert message.startswith(f"cannot write place: {text}; ") and expected in message
+    assert ("free some" in message) == (number in (28, 122))
+
+
+@pytest.mark.parametrize("name", ["main.py", ".git", "data"])
+def test_directory_of_something_else_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"is not empty \\({name} is there\\)"):
+        Workspace(make_config(), str(tmp_path)).claim("0" * 64)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_empty_new_and_own_directories_are_taken(tmp_path):
+    for path in (tmp_path / "new", tmp_path / "new", tmp_path / "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        Workspace(make_config(), str(path)).claim("0" * 64)
+        assert (path / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("of_experts", "of_sets", "expected"),
+    [(9e12, 1e6, "lower --config.experts.num_experts"), (1e6, 9e12, "lower --config.distill.ipc")],
+)
+def test_disk_that_is_too_small_names_what_fills_it(
+    tmp_path, monkeypatch, of_experts, of_sets, expected
+):
+    monkeypatch.setattr(plan, "trajectory_bytes", lambda *_: of_experts)
+    monkeypatch.setattr(plan, "set_bytes", lambda *_: of_sets)
+    monkeypatch.setattr(plan, "_are_there", lambda *_: False)
+    monkeypatch.setattr(files, "free_bytes", lambda _: 1e9)
+    run = types.SimpleNamespace(workspace=types.SimpleNamespace(root=files.resolve(str(tmp_path))))
+    with pytest.raises(UserError, match=expected):
+        plan.check_disk(run, None)
+
+
+def test_address_without_its_driver_names_the_extra(monkeypatch):
+    def missing(protocol):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    monkeypatch.setattr(files.fsspec, "get_filesystem_class", missing)
+    with pytest.raises(UserError, match=r"pip install 'ltdd_jax\[gcs\]'"):
+        files.resolve("gs://bucket/run")
+    with pytest.raises(UserError, match="use a local path, gs:// or s3://"):
+        files.resolve("gopher://bucket/run")
+
+
+def test_cache_of_programs_that_cannot_be_written(tmp_path, monkeypatch, capfd):
+    """Asked for, it is refused; the one of our own choice is done without."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"compilation_cache=.*or off to keep no compiled"):
+        pipeline._find_compilation_cache(str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert pipeline._find_compilation_cache("") == ""
+    assert "compiled programs are not kept" in "".join(capfd.readouterr())
+    assert pipeline._find_compilation_cache("off") == ""
+
+
+def test_impossible_run_is_refused_before_it_leaves_a_trace(tmp_path, monkeypatch):
+    """Breaks when lowering a number that was refused is a change of settings."""
+    monkeypatch.setattr(files, "free_bytes", lambda _: 1000)
+    with pytest.raises(UserError, match="this run writes about"):
+        pipeline.run(make_config(runtime__compilation_cache="off"), str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "set.json").exists()
+
+
+def test_numbers_of_a_constant_picture_stay_finite():
+    """A set of equal pictures has no variance to divide by."""
+    config = make_config(data__whiten="off", data__normalize=True)
+    found = problem.fit_preprocessing(config, make_set(3, 2))
+    assert bool(jnp.isfinite(jnp.asarray(found.std)).all())
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", ".hidden", "a" * 300, "a b", "x\n"])
+def test_name_of_a_set_cannot_leave_the_directory_or_the_file_system(name, tmp_path):
+    with pytest.raises(UserError, match=r"(?s)--set=.* is not possible"):
+        Workspace(make_config(), str(tmp_path), name)
