@@ -59,12 +59,13 @@ def write_report(
     processes.say(table)
     if not processes.is_first():
         return
+    preset = PRESETS[made["config"]["distill"]["method"]]
     material = page.Material(
-        pictures=_read_pictures(run),
+        pictures=_read_pictures(run, preset.section == "selection"),
         confusion=confusion,
         expert_losses=_read_expert_losses(run, experts),
         distill_losses=_read_distill_losses(run),
-        reference=PRESETS[made["config"]["distill"]["method"]].reference,
+        reference=preset.reference,
         plan=described,
         flops=plan.count_flops(run, method),
         workdir=str(run.workspace.root),
@@ -74,17 +75,16 @@ def write_report(
     processes.say(f"report to look at: {run.workspace.report_page}")
 
 
-def _read_pictures(run):
-    """The final set, and the images it started from where there are any."""
+def _read_pictures(run, is_selection):
+    """The final set and the images it started from; a selection is what it started from."""
     final = artefacts.read_set(run, artefacts.FINAL)
     pixels = artefacts.read_pixels(run, artefacts.FINAL)
-    initial = artefacts.read_pixels(run, artefacts.INITIAL)
+    initial = None if is_selection else artefacts.read_pixels(run, artefacts.INITIAL)
     return page.Pictures(
         pixels=pixels,
         labels=final.labels,
         probabilities=special.softmax(np.asarray(final.synthetic.label_logits), axis=1),
-        # A selection is what it started from, so there is nothing to compare.
-        initial=None if initial is None or np.array_equal(initial, pixels) else initial,
+        initial=initial,
     )
 
 

@@ -37,6 +37,9 @@ def test_every_method_runs_side_by_side(settings, program, tmp_path, capsys):
         kind = PRESETS[method].section
         assert {"distilled", "random_real", "full_real"} <= rows
         assert ("initial" in rows) == (kind == "trajectory")
+        page = (home / "report.html").read_text(encoding="utf-8")
+        assert ("the real image it started from" in page) == (kind == "trajectory")
+        assert ("selected real image" in page) == (kind == "selection")
         assert PRESETS[method].title in report["results"]["distilled"]["title"]
         assert report["config"]["distill"]["method"] == method
         with np.load(home / "synthetic" / "synthetic.npz") as archive:
