@@ -13,6 +13,7 @@ from tests.pipeline import runs, tiny_config
 def read_accuracies(finished) -> dict[str, np.ndarray]:
     """Accuracy of the last snapshots, [experts, test classes], from the arrays on disk."""
     config = tiny_config.get_config()
+    config.data.whiten = "on"  # what "auto" is for such images
     data = problem.load_problem(config, *problem.load_sets(config))
     arrays = {k: np.frombuffer(v, dtype).reshape(shape)
               for k, (dtype, shape, v) in runs.snapshots(finished / "experts").items()}  # fmt: skip
