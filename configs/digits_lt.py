@@ -45,6 +45,8 @@ def get_config(argument: str = "") -> ConfigDict:
         phase.student_steps = 20
 
     config.evaluation.num_epochs = 200
+    config.evaluation.full_num_epochs = 100  # of 417 images: as good as 200, in half the time
+    config.evaluation.baseline_rates = (0.01, 0.03, 0.1)
     config.runtime.checkpoint_steps = 100
 
     if variant == "smoke":
