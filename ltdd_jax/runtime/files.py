@@ -157,7 +157,8 @@ def cannot_write(path: epath.PathLike, error: BaseException) -> UserError:
         (sign for sign in _REMEDIES if sign.lower() in text.lower()),
         (text or repr(error)).splitlines()[0][:300],
     )
-    remedy = _REMEDIES.get(reason, "use another --workdir")
+    remedies = (text for sign, text in _REMEDIES.items() if sign.lower() in reason.lower())
+    remedy = next(remedies, "use another --workdir")
     return UserError(
         f"cannot write {path}: {reason}; {remedy}, then run the same command again (what was saved "
         "before is intact)"

@@ -81,6 +81,8 @@ def test_address_without_its_driver_names_the_extra(monkeypatch):
 def test_remedy_fits_the_reason(number, remedy):
     message = str(files.cannot_write("x", OSError(number, os.strerror(number))))
     assert remedy in message
+    longer = OSError(number, f"{os.strerror(number)} (90112 bytes are free)")
+    assert remedy in str(files.cannot_write("x", longer))
     assert ("disk space" in message) == (number == errno.ENOSPC)
 
 
