@@ -22,7 +22,6 @@ from ltdd_jax.types import Params, UserError
 
 _TEST_SHARE = 0.2
 _TEST_SPLIT = 2  # keeps the split apart from others of the same seed
-_TEST_BATCH = 250
 
 
 def distill_dataset(
@@ -181,7 +180,9 @@ def evaluate_dataset(
     state = _train(evaluator, dataset, evaluation.learning_rates(rate, num_epochs), num_seeds, seed)
     predict = jax.jit(functools.partial(evaluator.predict, state))
     accuracies = metrics.per_class_accuracy(
-        _predict(predict, dataset.whiten(test_images)), test_labels, dataset.num_classes
+        evaluation.predict_in_blocks(predict, dataset.whiten(test_images)),
+        test_labels,
+        dataset.num_classes,
     )
     test_counts = np.bincount(test_labels, minlength=dataset.num_classes)
     summary = metrics.summarize(
@@ -202,16 +203,6 @@ def _train(evaluator, dataset, rates, num_seeds, seed):
             state, loss = run_epochs(keys, np.array([epoch], np.int32), state, data, now)
             show(1, loss=float(loss.mean()))
     return state
-
-
-def _predict(predict, images):
-    """Classes int32 [E, N], in blocks of one shape."""
-    parts = []
-    for begin in range(0, len(images), _TEST_BATCH):
-        block = images[begin : begin + _TEST_BATCH]
-        padding = np.repeat(block[-1:], _TEST_BATCH - len(block), axis=0)
-        parts.append(np.asarray(predict(np.concatenate([block, padding])))[:, : len(block)])
-    return np.concatenate(parts, axis=1)
 
 
 def _prepare(

@@ -13,6 +13,7 @@ from ltdd_jax.nets import Network
 from ltdd_jax.types import AugmentFn
 
 _DROP_FACTOR = 0.1
+_TEST_BATCH = 250
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,3 +120,21 @@ def make_evaluator(
         run_epochs=spread(training.vectorize(run_epochs, axes, lanes), axes),
         predict=spread(jax.vmap(predict, in_axes=(0, None)), (0, None)),
     )
+
+
+def predict_in_blocks(predict: Callable, images: np.ndarray) -> np.ndarray:
+    """Predictions of several networks in blocks of one shape, so that one program serves all.
+
+    Args:
+      predict: images [B, H, W, C] -> classes int32 [E, B], as NumPy array or on a device.
+      images: [N, H, W, C], N at least 1; the last block is padded.
+
+    Returns:
+      int32 [E, N].
+    """
+    parts = []
+    for begin in range(0, len(images), _TEST_BATCH):
+        block = images[begin : begin + _TEST_BATCH]
+        padding = np.repeat(block[-1:], _TEST_BATCH - len(block), axis=0)
+        parts.append(np.asarray(predict(np.concatenate([block, padding])))[:, : len(block)])
+    return np.concatenate(parts, axis=1)

@@ -19,7 +19,6 @@ from ltdd_jax.runtime import checkpoint, files, mesh, processes
 from ltdd_jax.runtime.progress import progress
 from ltdd_jax.types import UserError
 
-_TEST_BATCH = 250
 _CALLS = 40  # compiled calls per training run: each is a chance to show progress and to stop
 _HASH_DIGITS = 8
 _RATES = "-rates-"  # in the directory of a training that only judges rates
@@ -219,13 +218,10 @@ class _Trainers:
 
     def predict(self, state, images: np.ndarray) -> np.ndarray:
         """Classes int32 [E, N] of images [N, H, W, C], in blocks of one shape."""
-        parts = []
-        for begin in range(0, len(images), _TEST_BATCH):
-            block = images[begin : begin + _TEST_BATCH]
-            padding = np.repeat(block[-1:], _TEST_BATCH - len(block), axis=0)
-            found = mesh.fetch(self._predict(state, np.concatenate([block, padding])))
-            parts.append(found[:, : len(block)])
-        return np.concatenate(parts, axis=1)[: self._run.config.evaluation.num_seeds]
+        found = evaluation.predict_in_blocks(
+            lambda block: mesh.fetch(self._predict(state, block)), images
+        )
+        return found[: self._run.config.evaluation.num_seeds]
 
 
 class _Trainer:

@@ -175,17 +175,6 @@ def test_disk_that_is_too_small_names_what_fills_it(
         plan.check_disk(run, None)
 
 
-def test_address_without_its_driver_names_the_extra(monkeypatch):
-    def missing(protocol):
-        raise ImportError("Please install gcsfs to access Google Storage")
-
-    monkeypatch.setattr(files.fsspec, "get_filesystem_class", missing)
-    with pytest.raises(UserError, match=r"pip install 'ltdd_jax\[gcs\]'"):
-        files.resolve("gs://bucket/run")
-    with pytest.raises(UserError, match="use a local path, gs:// or s3://"):
-        files.resolve("gopher://bucket/run")
-
-
 def test_cache_of_programs_that_cannot_be_written(tmp_path, monkeypatch, capfd):
     """Asked for, it is refused; the one of our own choice is done without."""
     (tmp_path / "file").write_text("")
