@@ -12,7 +12,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ltdd_jax import fields, presets, validation
+from ltdd_jax import (
+    catalogue,  # noqa: F401  so that every config knows all families
+    fields,
+    presets,
+    validation,
+)
 from ltdd_jax.errors import UserError
 from ltdd_jax.records import flatten
 

@@ -38,7 +38,8 @@ ALLOWED = {
     "fields": {"budget", "family_fields", "presets", "rules"},
     "validation": {"fields", "presets", *_LEAVES},
     "families": {"fields", "presets", "validation"},
-    "config": {"fields", "presets", "validation", "records", *_LEAVES},
+    "catalogue": {"families", "fields", "presets", "rules", "validation", *_LEAVES},
+    "config": {"catalogue", "fields", "presets", "validation", "records", *_LEAVES},
     "command_line": {"config", "data", "validation", "records", *_LEAVES},
     "pipeline": {
         *("budget", "config", "families", "presets", "records", "runtime"),

@@ -13,6 +13,24 @@ from ltdd_jax.types import AugmentFn, Params, SyntheticSet
 
 
 @dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A trained network that a method may ask.
+
+    Attributes:
+      network: it may carry statistics.
+      params: all parameters, statistics included, on the host.
+    """
+
+    network: Network
+    params: Params
+
+
+def have_no_teachers(kind: str) -> tuple[Teacher, ...]:
+    """The teachers of a task that has none."""
+    raise ValueError(f"there are no networks of the kind {kind}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """What every method may use: the real data, the network and the trained experts.
 
@@ -25,6 +43,7 @@ class Task:
       stream: name of a stage -> its root key.
       snapshot: (kind, expert, epoch) -> all parameters; epoch -1 is the last.
       num_experts: of each kind.
+      teachers: "teacher" (labels, crops) or "observer" (statistics) -> the trained networks.
       map_pairs: (function, in_axes) -> function over a leading axis, spread over the devices.
     """
 
@@ -36,6 +55,7 @@ class Task:
     stream: Callable[[str], jax.Array]
     snapshot: Callable[[str, int, int], Params]
     num_experts: int
+    teachers: Callable[[str], tuple[Teacher, ...]] = have_no_teachers
     map_pairs: Callable = training.vectorize
 
     @property
@@ -57,14 +77,18 @@ class Method:
       start: () -> the set before the first iteration; on the host, may read snapshots.
       init: (key, synthetic set) -> state; pure, so that `jax.eval_shape` gives the shape in which
         a checkpoint is read.
-      step: (state, inputs) -> (state, metrics); pure. The metrics are float32 scalars and among
-        them is "loss".
+      step: (state, inputs, **constants) -> (state, metrics); pure. The metrics are float32 scalars
+        and among them is "loss".
       result: state -> the set to keep.
       read: iteration -> inputs, a pytree of arrays; on the host, called ahead in a thread. Any
         iteration from 0 on may be asked for; those beyond the last are not used.
       labels: int32 [S], the class that each row of the set stands for.
       num_iterations: of the loop; 0 for a selection.
-      experts: kinds of trained networks that it reads.
+      experts: kinds of experts whose snapshots it reads.
+      teachers: kinds of teachers that it asks.
+      constants: () -> arrays by name that every step reads and none changes, such as the
+        parameters of a teacher; on the host, asked for once.
+      partition: f, where each image of the set holds f x f smaller pictures that students see.
       limits: metric -> magnitude above which the run has exploded.
       remedy: what to change when it has, as part of a sentence.
       bytes: estimate of the memory of one step.
@@ -80,6 +104,9 @@ class Method:
     labels: np.ndarray
     num_iterations: int
     experts: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
+    constants: Callable[[], Mapping[str, Any]] = dict
+    partition: int = 1
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     remedy: str = ""
     bytes: int = 0

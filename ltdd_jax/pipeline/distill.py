@@ -142,8 +142,9 @@ def _optimise(run, method, checkpoints, state, window, done):
     wanted = runtime.iterations_per_call or mesh.choose_iterations_per_call(runtime.log_steps)
     block = min(wanted, total)
     devices = _make_mesh(run)
-    run_block = jax.jit(steps.repeat_step(method.step), donate_argnums=0)
+    run_block = jax.jit(functools.partial(_run_block, method.step), donate_argnums=0)
     state = mesh.place(state, devices, split=False)
+    constants = mesh.place(dict(method.constants()), devices, split=False)
     cadence = loop.Cadence(runtime, runtime.checkpoint_steps, done)
     keep = run.config.distill.keep_steps
     with (
@@ -157,7 +158,7 @@ def _optimise(run, method, checkpoints, state, window, done):
             nonlocal state
             count = min(block, total - done)
             inputs = mesh.place(reader.take(done), devices, split=False)
-            state, metrics = run_block(state, inputs, np.arange(block) < count)
+            state, metrics = run_block(state, inputs, np.arange(block) < count, constants)
             if done + count < total:
                 reader.prefetch(done + count)
             metrics = jax.tree.map(lambda x: np.asarray(x)[:count], metrics)
@@ -181,6 +182,10 @@ def _optimise(run, method, checkpoints, state, window, done):
             save_last=True,
         )  # fmt: skip
     return state
+
+
+def _run_block(step, state, inputs, active, constants):
+    return steps.repeat_step(functools.partial(step, **constants))(state, inputs, active)
 
 
 def _note(run, method, window, step, values, saved):

@@ -57,12 +57,13 @@ make_task = functools.cache(tasks.make_task)  # one network, whose compiled prog
 @functools.cache
 def make_case(name: str) -> Case:
     method = tasks.make_method(name, make_task())
+    step = functools.partial(method.step, **method.constants())
     return Case(
         method=method,
         start=method.start(),
         inputs=[method.read(i) for i in range(BLOCK)],
-        step=jax.jit(trace_once(method.step)),
-        block=jax.jit(trace_once(steps.repeat_step(method.step)), donate_argnums=0),
+        step=jax.jit(trace_once(step)),
+        block=jax.jit(trace_once(steps.repeat_step(step)), donate_argnums=0),
     )
 
 

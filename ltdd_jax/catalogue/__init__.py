@@ -1,0 +1,4 @@
+"""Declarations of the families of methods beside trajectories and selections, one module each.
+
+A module calls `families.register` and imports nothing of JAX, since configs are read without it.
+"""
