@@ -36,15 +36,20 @@ SOURCES = (
 NETS = (
     "alexnet",
     "alexnet_64",
+    "alexnet_bn",
     "convnet",
+    "convnet_bn",
     "lenet",
     "lenet_64",
     "mlp",
     "resnet18",
     "resnet18_64",
     "resnet18_ap",
+    "resnet18_bn",
+    "resnet32_bn",
     "vgg11",
     "vgg11_64",
+    "vgg11_bn",
 )
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 CONVOLUTIONS = ("auto", "lax", "patches", "shifts")
