@@ -33,6 +33,7 @@ ALLOWED = {
     "records": set(),
     "presets": set(),
     "budget": set(),
+    "literature": set(),
     "rules": set(),
     "family_fields": {"rules"},
     "fields": {"budget", "family_fields", "presets", "rules"},
