@@ -50,6 +50,7 @@ NETS = (
     "vgg11",
     "vgg11_64",
     "vgg11_bn",
+    "vit",
 )
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 CONVOLUTIONS = ("auto", "lax", "patches", "shifts")

@@ -16,6 +16,7 @@ from ltdd_jax.nets.mlp import MLP
 from ltdd_jax.nets.resnet import ResNet18, ResNet32
 from ltdd_jax.nets.sizes import Sizes, measure
 from ltdd_jax.nets.vgg import VGG11
+from ltdd_jax.nets.vit import ViT
 from ltdd_jax.types import Params
 
 REGISTRY: dict[str, Callable[..., nn.Module]] = {
@@ -35,6 +36,7 @@ REGISTRY: dict[str, Callable[..., nn.Module]] = {
     "vgg11": VGG11,
     "vgg11_64": functools.partial(VGG11, final_stride=2),
     "vgg11_bn": functools.partial(VGG11, norm="batch"),
+    "vit": ViT,
 }
 
 
