@@ -44,6 +44,22 @@ def get_config(argument: str = "") -> ConfigDict:
     for phase in (trajectory.representation, trajectory.classifier):
         phase.student_steps = 20
 
+    gradient, distribution, dream = (
+        config.gradient_matching,
+        config.distribution_matching,
+        config.dream,
+    )
+    gradient.num_networks = 100
+    gradient.image_steps = 5
+    gradient.training_epochs = 10
+    distribution.num_iterations = 500
+    distribution.queue_size = 20
+    dream.num_networks = 10
+    dream.inner_steps = 50
+    dream.num_clusters = 32
+    dream.training_images = 256
+    dream.training_batch_size = 64
+
     config.evaluation.num_epochs = 200
     config.evaluation.full_num_epochs = 100  # of 417 images: as good as 200, in half the time
     config.evaluation.baseline_rates = (0.01, 0.03, 0.1)
@@ -59,6 +75,11 @@ def get_config(argument: str = "") -> ConfigDict:
         trajectory.representation.max_start_epoch = 4
         for phase in (trajectory.representation, trajectory.classifier):
             phase.student_steps = 4
+        gradient.num_networks, gradient.image_steps, gradient.training_epochs = 5, 2, 2
+        distribution.num_iterations = 10
+        distribution.queue_size, distribution.queue_interval = 4, 3
+        distribution.training_steps = 2
+        dream.num_networks, dream.inner_steps, dream.cluster_interval = 2, 5, 5
         config.evaluation.num_epochs = 10
         config.evaluation.full_num_epochs = 5
         config.runtime.log_steps = 5

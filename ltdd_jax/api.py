@@ -158,6 +158,7 @@ def evaluate_dataset(
       `mean` and `std` of the accuracy in %, `per_seed`, `per_class`, `balanced` and, with
       `train_counts`, the groups present of `many`, `medium`, `few`.
     """
+    dataset = dataset.expand()
     name = network or dataset.network["name"]
     sizes = {"width": width, "depth": depth}
     sizes = {key: dataset.network[key] if n is None else n for key, n in sizes.items()}

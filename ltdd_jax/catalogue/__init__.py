@@ -2,3 +2,7 @@
 
 A module calls `families.register` and imports nothing of JAX, since configs are read without it.
 """
+
+from ltdd_jax.catalogue import distribution_matching as distribution_matching
+from ltdd_jax.catalogue import dream as dream
+from ltdd_jax.catalogue import gradient_matching as gradient_matching

@@ -204,6 +204,18 @@ def invert(pre: Preprocessing, images: np.ndarray) -> np.ndarray:
     return pixels
 
 
+def find_range(pre: Preprocessing, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest network input of every channel, float32 [C] each.
+
+    Without whitening what pixels 0 and 1 become. Whitening mixes pixels, so that there is no such
+    box; in its place stand the extremes of `inputs` [N, H, W, C].
+    """
+    if pre.whitens:
+        return inputs.min(axis=(0, 1, 2)), inputs.max(axis=(0, 1, 2))
+    mean, std = np.asarray(pre.mean), np.asarray(pre.std)
+    return (0 - mean) / std, (1 - mean) / std
+
+
 def mismatch_test(
     pre: Preprocessing, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Preprocessing:

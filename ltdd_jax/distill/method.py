@@ -36,25 +36,30 @@ class Task:
 
     Attributes:
       network: student and expert.
-      augment: (key, images) -> images.
+      augment: (key, images) -> images, with random numbers of its own for every image.
+      augment_siamese: the same operations with one set of numbers for all images of a call, so
+        that equal keys transform real and synthetic images alike.
       images: float32 [N, H, W, C], network input of the training images, sorted by class.
       labels: int32 [N].
       class_counts: [K], every one at least 1.
       stream: name of a stage -> its root key.
       snapshot: (kind, expert, epoch) -> all parameters; epoch -1 is the last.
       num_experts: of each kind.
+      input_range: (lowest, highest) network input, float32 [C] each, see `normalize.find_range`.
       teachers: "teacher" (labels, crops) or "observer" (statistics) -> the trained networks.
       map_pairs: (function, in_axes) -> function over a leading axis, spread over the devices.
     """
 
     network: Network
     augment: AugmentFn
+    augment_siamese: AugmentFn
     images: np.ndarray
     labels: np.ndarray
     class_counts: tuple[int, ...]
     stream: Callable[[str], jax.Array]
     snapshot: Callable[[str, int, int], Params]
     num_experts: int
+    input_range: tuple[np.ndarray, np.ndarray]
     teachers: Callable[[str], tuple[Teacher, ...]] = have_no_teachers
     map_pairs: Callable = training.vectorize
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ltdd_jax import config as configs
 from ltdd_jax import families, training
+from ltdd_jax.data import augment, normalize
 from ltdd_jax.distill import Method, Task
 from ltdd_jax.distill import step as steps
 from ltdd_jax.pipeline import artefacts, experts, health, loop
@@ -28,12 +29,14 @@ def make_method(run: Run) -> Method:
     task = Task(
         network=problem.network,
         augment=problem.augment,
+        augment_siamese=augment.make_augment(config.augment.strategy, siamese=True),
         images=problem.train_images,
         labels=problem.train.labels,
         class_counts=problem.class_counts,
         stream=functools.partial(prng.stream_key, config.seed),
         snapshot=experts.Snapshots(run).read,
         num_experts=config.experts.num_experts,
+        input_range=normalize.find_range(problem.preprocessing, problem.train_images),
         map_pairs=functools.partial(_map_pairs, run),
     )
     build = families.find_builder(section)
@@ -123,7 +126,7 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
     found = checkpoints.restore(_abstract_state(run, method))
     if found is None or not artefacts.find_set(run, artefacts.INITIAL).exists():
         synthetic = method.start()
-        artefacts.write_set(run, synthetic, method.labels, artefacts.INITIAL)
+        artefacts.write_set(run, synthetic, method.labels, artefacts.INITIAL, method.partition)
     if found is None:
         state = method.init(prng.stream_key(run.config.seed, "distill"), synthetic)
         found = state, {"window": {}}, 0
@@ -133,7 +136,7 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
     if done < method.num_iterations:
         state = _optimise(run, method, checkpoints, state, window, done)
     synthetic = method.result(state)
-    artefacts.write_set(run, synthetic, method.labels, artefacts.FINAL)
+    artefacts.write_set(run, synthetic, method.labels, artefacts.FINAL, method.partition)
     return synthetic
 
 
@@ -168,7 +171,8 @@ def _optimise(run, method, checkpoints, state, window, done):
             show(count, loss=float(metrics["loss"][-1]))
             if keep and (done + count) // keep > done // keep and done + count < total:
                 name = artefacts.name_kept(done + count)
-                artefacts.write_set(run, method.result(state), method.labels, name)
+                kept = method.result(state)
+                artefacts.write_set(run, kept, method.labels, name, method.partition)
             return count
 
         def save(done):

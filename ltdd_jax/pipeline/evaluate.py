@@ -120,6 +120,8 @@ def _summarize(run, row, found):
         "num_epochs": row.num_epochs + 1,
         "updates": (row.num_epochs + 1) * batches,
         "images": row.num_rows,
+        "images_stored": row.num_stored or row.num_rows,
+        "images_seen": row.num_rows,
     }
 
 

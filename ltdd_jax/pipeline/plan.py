@@ -68,6 +68,8 @@ def check_memory(run: Run, method: Method) -> None:
         advice = "--config.trajectory.batch_size, " + advice
         if run.config.trajectory.gradient == "autodiff":
             advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
+    elif "batch_size" in run.config[PRESETS[run.config.distill.method].section]:
+        advice = f"--config.{PRESETS[run.config.distill.method].section}.batch_size, " + advice
     raise UserError(
         f"this run needs about {show_bytes(needed)} of memory and {show_bytes(free)} are free; "
         f"lower {advice}"
@@ -118,7 +120,8 @@ def count_flops(run: Run, method: Method) -> dict[str, float]:
     rates = len(settings.baseline_rates)
     tuned = rates if rates > 1 else 0
     epoch = settings.num_seeds * _GRADIENT_FORWARDS * forward
-    small = (settings.num_epochs + 1) * len(method.labels) * epoch
+    seen = method.partition**2 * len(method.labels)
+    small = (settings.num_epochs + 1) * seen * epoch
     full_epochs = (settings.full_num_epochs or settings.num_epochs) + 1
     full = full_epochs * num_rows * epoch
     full_tuning = full / settings.num_seeds * -(-tuned // settings.num_seeds) * settings.num_seeds
@@ -189,7 +192,7 @@ def describe(run: Run, method: Method) -> str:
     return "\n".join(
         [
             f"  experts: {trained}",
-            f"  distill: {config.distill.method}, {len(method.labels)} images, "
+            f"  distill: {config.distill.method}, {_describe_images(method)}, "
             f"{method.num_iterations} iterations, {method.summary} -> {workspace.synthetic}",
             f"  evaluate: {networks} x {settings.num_epochs + 1} epochs (whole training set "
             f"{full}), rates of real images from {grid} -> {workspace.report_text}",
@@ -198,6 +201,12 @@ def describe(run: Run, method: Method) -> str:
             f"  cost: {_describe_cost(run, method)}",
         ]
     )
+
+
+def _describe_images(method):
+    count, factor = len(method.labels), method.partition
+    seen = f" of {factor} x {factor} pictures" if factor > 1 else ""
+    return f"{count} images{seen}"
 
 
 def _describe_cost(run, method):

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import special
 
 from ltdd_jax import config as configs
+from ltdd_jax import families
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.pipeline import artefacts, claims, plan
@@ -17,7 +18,8 @@ from ltdd_jax.presets import PRESETS
 from ltdd_jax.report import page, text
 from ltdd_jax.runtime import files, processes
 
-_MADE_BY = ("experts", "distill", "trajectory", "selection")  # what a set was made by stays its own
+# What a set was made by stays its own.
+_MADE_BY = ("experts", "distill", *families.BUILDERS)
 
 
 def write_report(
@@ -85,6 +87,7 @@ def _read_pictures(run, is_selection):
         labels=final.labels,
         probabilities=special.softmax(np.asarray(final.synthetic.label_logits), axis=1),
         initial=initial,
+        partition=final.partition,
     )
 
 

@@ -26,7 +26,8 @@ class Row:
       name: key of the row in files and in the report; random numbers depend on it.
       title: in the report.
       made_of: what the data are, for the identity of the result.
-      num_rows: N.
+      num_rows: N, images that a network sees.
+      num_stored: images that are kept, where these hold several pictures each; 0 is N.
       num_epochs: nominal number E of the protocol.
       load: (number of networks) -> data; [E, N, ...] where `per_network`.
       per_network: whether every network has its own data.
@@ -48,6 +49,7 @@ class Row:
     rate_of: str = ""
     load_kept: Callable[[np.ndarray, int], Data] | None = None
     is_shared: bool = False
+    num_stored: int = 0
 
     def key(self, seed: int) -> jax.Array:
         """Root of the random numbers of this row: from its name, not from its place."""
@@ -91,14 +93,14 @@ def make_rows(run: Run) -> list[Row]:
 
 def _set_row(name, title, found: LabelledSet, epochs, *, rate=None, rate_of=""):
     def load(count):
-        arrays = found.synthetic.images, found.synthetic.label_logits
-        return tuple(np.broadcast_to(x, (count, *x.shape)) for x in map(np.asarray, arrays))
+        return tuple(np.broadcast_to(x, (count, *x.shape)) for x in found.show())
 
     return Row(
         name=name,
         title=title,
         made_of=found.checksum(),
-        num_rows=len(found.labels),
+        num_rows=found.num_seen,
+        num_stored=len(found.labels),
         num_epochs=epochs,
         load=load,
         # Also where all have the same: then sets and random images share one program.
