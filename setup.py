@@ -45,6 +45,7 @@ setuptools.setup(
     extras_require={
         "test": [
             "hypothesis>=6.100",
+            "mypy>=1.18",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.14",

@@ -202,7 +202,8 @@ class _Trainers:
         self._run = run
         self.devices = mesh.make_mesh(run.config.evaluation.num_seeds)
         self._made: dict[tuple, _Trainer] = {}
-        self._init = self._predict = None
+        self._init: Any = None
+        self._predict: Any = None
 
     def get(self, row: Row, num_epochs: int = 0):
         """The trainer of a row; `num_epochs` 0 is the row's."""
@@ -226,6 +227,8 @@ class _Trainers:
 
 class _Trainer:
     """Trains the networks of rows of one shape in pieces, with checkpoints between them."""
+
+    init: Any  # compiled; the same for every shape
 
     def __init__(self, run: Run, devices, num_rows: int, num_epochs: int, per_network: bool):
         self._run, self._devices, self._per_network = run, devices, per_network
