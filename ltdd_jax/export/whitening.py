@@ -1,9 +1,10 @@
 """The whitening as a few tensors, and the short function that applies them."""
 
+from typing import Any
+
 import numpy as np
 
 from ltdd_jax.data.normalize import Preprocessing
-from ltdd_jax.types import Array
 
 # Pixels are flattened in (row, column, channel) order, in PyTorch as well.
 _NUMPY = """\
@@ -36,7 +37,7 @@ def to_arrays(pre: Preprocessing) -> dict[str, np.ndarray]:
       `zca_gains` [R] and the scalar `zca_outside`, for which the transform is
       outside · I + basis · diag(gains) · basisᵀ.
     """
-    arrays: dict[str, Array] = {"mean": pre.mean, "std": pre.std}
+    arrays: dict[str, Any] = {"mean": pre.mean, "std": pre.std}
     if pre.zca_mean is not None:
         arrays["zca_mean"] = pre.zca_mean
     if pre.zca_transform is not None:

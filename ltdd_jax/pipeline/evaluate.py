@@ -228,10 +228,9 @@ class _Trainers:
 class _Trainer:
     """Trains the networks of rows of one shape in pieces, with checkpoints between them."""
 
-    init: Any  # compiled; the same for every shape
-
     def __init__(self, run: Run, devices, num_rows: int, num_epochs: int, per_network: bool):
         self._run, self._devices, self._per_network = run, devices, per_network
+        self.init: Any = None  # compiled by `_Trainers`, the same for every shape
         settings = run.config.evaluation
         step_values = min(settings.batch_size, num_rows) * run.problem.network.sizes.largest_map
         self.evaluator = evaluation.make_evaluator(
