@@ -45,10 +45,14 @@ setuptools.setup(
     extras_require={
         "test": [
             "hypothesis>=6.100",
+            "mypy>=1.18",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.14",
+            "tensorboard>=2.18",  # reads the event files
+            "tensorboardX>=2.6.2",
         ],
+        "tensorboard": ["tensorboardX>=2.6.2"],
         "notebooks": ["ipykernel>=6.29", "jupytext>=1.16", "nbconvert>=7.16"],
         "export": ["pyarrow>=17"],  # of --format=huggingface; --format=torch needs PyTorch
         # What reads the exports: tests/export skips those that are not there.

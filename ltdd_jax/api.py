@@ -160,7 +160,7 @@ def evaluate_dataset(
     """
     dataset = dataset.expand()
     name = network or dataset.network["name"]
-    sizes = {"width": width, "depth": depth}
+    sizes: dict[str, Any] = {"width": width, "depth": depth}
     sizes = {key: dataset.network[key] if n is None else n for key, n in sizes.items()}
     net = nets.build(
         name,

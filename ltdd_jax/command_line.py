@@ -36,6 +36,9 @@ Examples:
   python -m ltdd_jax.main --config=configs/cifar10_lt.py:if100_ipc10,datm --config.data.data_dir=DIR
   python -m ltdd_jax.main --config=configs/digits_lt.py --stage=evaluate --config.net.name=mlp
 
+Afterwards, for other libraries:
+  ltdd export DIR --format=png|huggingface|torch|tfds|webdataset --out=FOLDER
+
 The same command continues a run that was stopped. For several machines see docs/tpu_vm.md."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ltdd_jax.types import UserError
+from ltdd_jax.errors import UserError
 
 _FILE = "synthetic.npz"
 

@@ -270,6 +270,12 @@ _RUNTIME = {
         "Outer iterations in one compiled call; 0 chooses one on a CPU, several elsewhere.",
     ),
     "log_steps": Field(50, at_least(1), "Outer iterations between log lines."),
+    "tensorboard": Field(
+        False,
+        FREE,
+        "Also write event files to tensorboard/ in the working directory: losses, accuracies, "
+        "images, histograms (needs pip install 'ltdd_jax[tensorboard]').",
+    ),
     "checkpoint_steps": Field(500, at_least(1), "Outer iterations between two checkpoints."),
     "checkpoint_epochs": Field(
         25, at_least(1), "Epochs of a group of experts between two saves of their trajectories."

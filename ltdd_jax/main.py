@@ -124,7 +124,11 @@ def _report(message: str) -> int:
 
 
 def run() -> None:
-    """The console command `ltdd`."""
+    """The console command `ltdd`: the pipeline, or `ltdd export`."""
+    if sys.argv[1:2] == ["export"]:
+        with _end_quietly():
+            from ltdd_jax.export import __main__ as export
+        sys.exit(export.main(sys.argv[2:], program="ltdd export"))
     app.run(main, flags_parser=parse_flags)
 
 

@@ -149,7 +149,7 @@ def _datm(
     """
     steps, epochs, *rest = row
     return {
-        **_numbers(steps, epochs, (starts[0], starts[2]), *rest, 0.01, **more),
+        **_numbers(steps, epochs, (starts[0], starts[2]), *(*rest, 0.01), **more),
         "experts.representation.num_epochs": 100,
         "evaluation.batch_size": 128,
         "trajectory.num_iterations": 10001,

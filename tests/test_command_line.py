@@ -120,6 +120,8 @@ def outcomes(tmp_path_factory):
         "stray_argument": [*program, DIGITS, "smoke"],
         "no_config": program,
         "help": [*program, "--help"],
+        "export_help": [*program, "export", "--help"],
+        "export_mistake": [*program, "export", "nowhere", "--format=png", "--out=out"],
         "interrupt": ["-c", STAND_IN.replace("NAME", "KeyboardInterrupt"), f"{DIGITS}:smoke"],
         "failure": ["-c", STAND_IN.replace("NAME", "UserError"), DIGITS, *CHOICES],
     }
@@ -150,6 +152,7 @@ def outcomes(tmp_path_factory):
         ("stray_argument", "unexpected argument 'smoke'"),
         ("no_config", "--config is missing"),
         ("failure", "error: runs/digits_lt experts other\n"),
+        ("export_mistake", "error: nowhere/synthetic/synthetic.npz is missing"),
     ],
 )
 def test_program_ends_with_one_message_and_code_2(outcomes, case, expected):
@@ -176,6 +179,27 @@ def test_help_names_the_flags(outcomes):
     output, _, _ = outcomes[0]["help"]
     for flag in ("--config", "--workdir", "--stage", "--set"):
         assert flag in output
+
+
+def test_export_is_a_part_of_the_command(outcomes):
+    output, _, code = outcomes[0]["export_help"]
+    assert code == 0 and output.startswith("usage: ltdd export") and "--format" in output
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"]])
+def test_help_takes_less_than_two_seconds(arguments):
+    """Of CPU time, which others on the machine do not change; breaks when JAX is imported."""
+    code = (
+        "import runpy, resource, sys\n"
+        f"sys.argv = ['ltdd', *{arguments}]\n"
+        "try: runpy.run_module('ltdd_jax.main', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "assert 'jax' not in sys.modules\n"
+        "sys.exit(used.ru_utime + used.ru_stime >= 2)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,8 @@ def _read_headers(archive: tarfile.TarFile, request: Request) -> list[tarfile.Ta
     """All members; in a compressed archive no member is passed before its size was checked."""
     compressed = isinstance(archive.fileobj, _DECOMPRESSORS)
     tell = throttle(request.say)
-    members, total, end = [], 0, -1
+    members: list[tarfile.TarInfo] = []
+    total, end = 0, -1
     for member in archive:
         request.check()
         if archive.offset <= end:  # a negative size would lead back to the same member for ever
@@ -315,7 +316,7 @@ def _resolve(
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = archive.extractfile(member)
-    data = stream.read()
+    data = b"" if stream is None else stream.read()
     if len(data) != member.size:
         raise OSError("it is cut off")
     return data

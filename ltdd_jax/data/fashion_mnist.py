@@ -62,9 +62,10 @@ def read_idx_files(
     Raises:
       UserError: a file is damaged or of another kind.
     """
-    result = {}
+    result: dict[str, tuple[np.ndarray, np.ndarray, tuple[str, ...]]] = {}
     for split in splits:
         images_file, labels_file = (_find(folder, f"{_STEMS[split]}-{part}") for part in _PARTS)
+        assert images_file and labels_file  # `find_folder` has seen them
         images, labels = _read_idx(images_file, 3), _read_idx(labels_file, 1)
         if len(images) != len(labels) or labels.max(initial=0) >= len(CLASS_NAMES):
             raise UserError(

@@ -4,6 +4,7 @@ ZCA equals kornia's ZCAWhitening: covariance over N - 1, `eps` added to the eige
 flattened in (row, column, channel) order; the whitened images do not depend on that order.
 """
 
+import dataclasses
 import functools
 import io
 import math
@@ -119,14 +120,14 @@ def fit(
         two images to whiten, or too little memory for it.
     """
     channels = train_images.shape[-1]
-    mean = np.asarray(mean or (0.0,) * channels, np.float32)
-    std = np.asarray(std or (1.0,) * channels, np.float32)
-    if mean.shape != (channels,) or std.shape != (channels,) or not np.all(std > 0):
+    means = np.asarray(mean or (0.0,) * channels, np.float32)
+    stds = np.asarray(std or (1.0,) * channels, np.float32)
+    if means.shape != (channels,) or stds.shape != (channels,) or not np.all(stds > 0):
         raise UserError(
-            f"data mean {mean.tolist()} and std {std.tolist()} must have one number for each of "
+            f"data mean {means.tolist()} and std {stds.tolist()} must have one number for each of "
             f"the {channels} channels, std > 0."
         )
-    pre = Preprocessing(mean=mean, std=std)
+    pre = Preprocessing(mean=means, std=stds)
     if not whiten:
         return pre
     if not zca_eps > 0:
@@ -158,7 +159,7 @@ def apply(pre: Preprocessing, images: np.ndarray) -> np.ndarray:
     for rows in _blocks(images):
         block = _normalize(pre, images[rows])
         if pre.whitens:
-            block = _whiten(pre, _flatten(block) - pre.zca_mean, np.matmul)
+            block = np.asarray(_whiten(pre, _flatten(block) - pre.zca_mean, np.matmul))
         result[rows] = block.reshape(result[rows].shape)
     return result
 
@@ -184,7 +185,7 @@ class StoredImages:
         images = self.pixels[rows].astype(jnp.float32) / 255
         channels = (1,) * (images.ndim - 1) + (-1,)
         images = (images - pre.mean.reshape(channels)) / pre.std.reshape(channels)
-        if not pre.whitens:
+        if pre.zca_mean is None:
             return images
         flat = images.reshape(len(images), -1) - pre.zca_mean.reshape(1, -1)
         product = functools.partial(jnp.matmul, precision="highest")
@@ -224,7 +225,9 @@ def mismatch_test(
     There, test images are normalised with `mean` and `std` and then whitened with the ZCA of the
     *un-normalised* training images `pre`. Only for comparison with published numbers.
     """
-    return pre.replace(mean=np.asarray(mean, np.float32), std=np.asarray(std, np.float32))
+    return dataclasses.replace(
+        pre, mean=np.asarray(mean, np.float32), std=np.asarray(std, np.float32)
+    )
 
 
 def save(pre: Preprocessing, path: epath.PathLike) -> None:
@@ -291,24 +294,27 @@ def _fit_zca(
 
     features = math.prod(images.shape[1:])
     mean = zca.fit_mean(rows, num, check)
-    pre = pre.replace(zca_mean=mean.astype(np.float32))
+    pre = dataclasses.replace(pre, zca_mean=mean.astype(np.float32))
     if zca.is_low_rank(num, features):
         basis, values = zca.fit_basis(rows, mean, num, say=say, check=check)
-        return pre.replace(
+        return dataclasses.replace(
+            pre,
             zca_basis=basis.astype(np.float32),
             zca_values=values.astype(np.float32),
-            zca_eps=np.float32(eps),
+            zca_eps=np.asarray(eps, np.float32),
         )
     covariance = zca.fit_covariance(rows, mean, num, say=say, check=check)
     transform, inverse = zca.fit_matrices(covariance, eps, say=say, check=check)
-    return pre.replace(
-        zca_transform=transform.astype(np.float32), zca_inverse=inverse.astype(np.float32)
+    return dataclasses.replace(
+        pre,
+        zca_transform=transform.astype(np.float32),
+        zca_inverse=inverse.astype(np.float32),
     )
 
 
 def _whiten(pre: Preprocessing, centred: Array, product: Callable) -> Array:
     """Rows [B, D] without their mean -> whitened rows, by NumPy's or JAX's matrix product."""
-    if pre.zca_basis is None:
+    if pre.zca_basis is None or pre.zca_values is None or pre.zca_eps is None:
         return product(centred, pre.zca_transform)
     outside = 1 / pre.zca_eps**0.5
     gains = 1 / (pre.zca_values + pre.zca_eps) ** 0.5 - outside
@@ -318,11 +324,11 @@ def _whiten(pre: Preprocessing, centred: Array, product: Callable) -> Array:
 
 def _unwhiten(pre: Preprocessing, white: np.ndarray) -> np.ndarray:
     """`_whiten` undone, for rows [B, D] in NumPy."""
-    if pre.zca_basis is None:
-        return white @ pre.zca_inverse
+    if pre.zca_basis is None or pre.zca_values is None or pre.zca_eps is None:
+        return white @ np.asarray(pre.zca_inverse)
     outside = pre.zca_eps**0.5
     gains = (pre.zca_values + pre.zca_eps) ** 0.5 - outside
-    return outside * white + ((white @ pre.zca_basis) * gains) @ pre.zca_basis.T
+    return np.asarray(outside * white + ((white @ pre.zca_basis) * gains) @ pre.zca_basis.T)
 
 
 def _normalize(pre: Preprocessing, images: np.ndarray) -> np.ndarray:

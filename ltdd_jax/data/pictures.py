@@ -43,8 +43,10 @@ def decode_all(pictures: Sequence[Entry], request: Request) -> np.ndarray:
     Raises:
       UserError: pictures that cannot be decoded or have unequal sizes, or too little memory.
     """
-    images, sizes = None, collections.defaultdict(list)
-    broken, deep = [], []
+    images: np.ndarray | None = None
+    sizes: dict[tuple[int, ...], list[str]] = collections.defaultdict(list)
+    broken: list[str] = []
+    deep: list[str] = []
     tell = throttle(request.say)
     for done, (row, result) in enumerate(_decode_blocks(pictures, request), start=1):
         tell(f"reading {request.path}: {done} of {len(pictures)} pictures")
@@ -60,6 +62,7 @@ def decode_all(pictures: Sequence[Entry], request: Request) -> np.ndarray:
         if done - max(map(len, sizes.values()), default=0) >= _ENOUGH:
             break
     _report(sorted(broken), sorted(deep), sizes, request.path)
+    assert images is not None  # or there would have been something to report
     return images
 
 
@@ -87,7 +90,8 @@ def _decode_blocks(
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         while order:
             request.check()
-            rows, num_bytes = [], 0
+            rows: list[int] = []
+            num_bytes = 0
             while order[len(rows) :][:1] and len(rows) < _BLOCK and num_bytes < _BLOCK_BYTES:
                 num_bytes += pictures[order[len(rows)]].size
                 rows.append(order[len(rows)])
@@ -98,6 +102,7 @@ def _decode_blocks(
 
 
 def _read(entry: Entry) -> bytes | Exception:
+    assert entry.read is not None  # a folder is no picture
     try:
         return entry.read()
     except Exception as error:  # file systems, tarfile and decompressors raise many types

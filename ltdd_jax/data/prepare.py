@@ -71,6 +71,10 @@ class _Examples:
 class _ArchiveReader:
     """Replaces the part of TFDS's CIFAR builders that needs TensorFlow."""
 
+    _cifar_info: Any  # as in TFDS's classes, and so the next two
+    info: Any
+    url_infos: Any
+
     @property
     def archive_url(self) -> str:
         return self._cifar_info.url
@@ -98,19 +102,19 @@ class _ArchiveReader:
 
 
 # The module's name is what TFDS records in dataset_info.json and finds the checksums by.
-class Cifar10(_ArchiveReader, cifar.Cifar10, skip_registration=True):
+class Cifar10(_ArchiveReader, cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
     """TFDS's `cifar10`."""
 
     __module__ = cifar.__name__
 
 
-class Cifar100(_ArchiveReader, cifar.Cifar100, skip_registration=True):
+class Cifar100(_ArchiveReader, cifar.Cifar100, skip_registration=True):  # type: ignore[call-arg]
     """TFDS's `cifar100`."""
 
     __module__ = cifar.__name__
 
 
-BUILDERS = {"cifar10": Cifar10, "cifar100": Cifar100}
+BUILDERS: dict[str, Any] = {"cifar10": Cifar10, "cifar100": Cifar100}
 
 
 def prepare(name: str, data_dir: str = "", archive: str = "") -> epath.Path:
@@ -204,9 +208,9 @@ def _read_archive(path: epath.Path, names: Sequence[str]) -> dict[str, bytes]:
     """Contents of the members called `names`."""
     with path.open("rb") as stream, tarfile.open(fileobj=stream) as archive:
         return {
-            member.name: archive.extractfile(member).read()
+            member.name: stream.read()
             for member in archive
-            if member.name in names
+            if member.name in names and (stream := archive.extractfile(member)) is not None
         }
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def _check_fashion_mnist(request: Request) -> None:
             ) from error
 
 
-def _refuse_arrays(request: Request, splits: Sequence[str] = ()) -> dict[str, Arrays]:
+def _refuse_arrays(request: Request, splits: Sequence[str] = ()) -> NoReturn:
     raise UserError(
         "data.source=arrays stands for arrays given in Python to ltdd_jax.distill_dataset; here "
         "use another source, such as npz for a file of arrays"

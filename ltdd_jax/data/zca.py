@@ -38,11 +38,11 @@ def is_low_rank(num_rows: int, num_features: int) -> bool:
 
 def fit_mean(rows: Rows, num_rows: int, check: Callable[[], None]) -> np.ndarray:
     """Mean of the rows, float64 [D]."""
-    total = 0.0
+    total: np.ndarray | float = 0.0
     for block in rows():
         check()
         total = total + block.sum(axis=0, dtype=np.float64)
-    return total / num_rows
+    return np.asarray(total / num_rows)
 
 
 def fit_basis(

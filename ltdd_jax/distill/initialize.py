@@ -90,9 +90,10 @@ def average_correct_logits(expert_logits: Iterable[np.ndarray], labels: np.ndarr
     Returns:
       float32 [S, K] label logits; a row of zeros is a uniform soft label.
     """
-    total, hits = 0.0, np.zeros(len(labels))
+    total: np.ndarray | float = 0.0
+    hits = np.zeros(len(labels))
     for logits in expert_logits:
         correct = np.argmax(logits, axis=1) == labels
         total = total + np.where(correct[:, None], logits, 0).astype(np.float64)
         hits += correct
-    return (total / np.maximum(hits, 1)[:, None]).astype(np.float32)
+    return np.asarray(total / np.maximum(hits, 1)[:, None], np.float32)

@@ -84,7 +84,7 @@ def select(
     return SyntheticSet(
         images=jnp.asarray(images),
         label_logits=jnp.asarray(logits),
-        step_size=np.float32(step_size),
+        step_size=jnp.float32(step_size),
     )
 
 

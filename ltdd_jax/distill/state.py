@@ -46,7 +46,8 @@ def make_outer_optimizer(
         "label_logits": optax.sgd(label_lr, label_momentum),
         "step_size": optax.sgd(step_size_lr, step_size_momentum),
     }
-    labels = SyntheticSet(images="images", label_logits="label_logits", step_size="step_size")
+    # A tree of names in place of arrays, as optax takes it.
+    labels = SyntheticSet(images="images", label_logits="label_logits", step_size="step_size")  # type: ignore[arg-type]
     return optax.partition(parts, labels)
 
 

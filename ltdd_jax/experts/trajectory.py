@@ -162,9 +162,9 @@ def write_segment(
     place = f"group_{experts.start:04d}_{experts.stop - 1:04d}"
     path = directory / place / f"epochs_{span[0]:04d}_{span[1]:04d}"
     tree = {"state": state}
-    for place, expert in enumerate(experts):
+    for row, expert in enumerate(experts):
         tree[_expert_name(expert)] = {
-            _epoch_name(epoch): jax.tree.map(lambda x, i=place: x[i], snapshots[epoch])
+            _epoch_name(epoch): jax.tree.map(lambda x, i=row: x[i], snapshots[epoch])
             for epoch in epochs
         }
     record = {

@@ -1,11 +1,11 @@
 """A distilled set as files that other libraries read, without this package.
 
-    python -m ltdd_jax.export DIR --format=png --out=FOLDER
+    ltdd export DIR --format=png --out=FOLDER
     ltdd_jax.export_dataset(ltdd_jax.load_dataset(DIR), "png", FOLDER)
 
-One module per format has `write(dataset, folder)`, `explain_loading(dataset)`, the code that reads
-what was written, and `IMAGES`, the expression for network input after that code; `card` adds what
-all formats share.
+`python -m ltdd_jax.export` is the same command. One module per format has `write(dataset, folder)`,
+`explain_loading(dataset)`, the code that reads what was written, and `IMAGES`, the expression for
+network input after that code; `card` adds what all formats share.
 """
 
 import importlib
@@ -17,7 +17,6 @@ from types import ModuleType
 
 from ltdd_jax.dataset import DistilledDataset
 from ltdd_jax.errors import UserError
-from ltdd_jax.export import card
 
 # Format -> the module that writes it; imported when it is used, as some need further packages.
 FORMATS = {
@@ -87,6 +86,8 @@ def _find_writer(format: str) -> ModuleType:
 
 def _write_whole(writer: ModuleType, dataset: DistilledDataset, folder: pathlib.Path) -> None:
     """Writes into a folder beside, then renames it."""
+    from ltdd_jax.export import card  # imports JAX, which the command line can do without
+
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         temporary.chmod(0o777 & ~_umask())  # mkdtemp keeps others out

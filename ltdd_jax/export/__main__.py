@@ -1,18 +1,29 @@
 """python -m ltdd_jax.export DIR --format=png|huggingface|torch|tfds|webdataset --out=FOLDER"""
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 from ltdd_jax import export
 from ltdd_jax.dataset import load_dataset
-from ltdd_jax.errors import UserError
+from ltdd_jax.errors import Interrupted, UserError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
+def main(argv: Sequence[str] | None = None, program: str = "python -m ltdd_jax.export") -> int:
+    """Runs the command line.
+
+    Args:
+      argv: arguments after the name of the program; None takes those of the process.
+      program: how it was called, for its help.
+
+    Returns:
+      0, 2 for a user's mistake, 130 for Ctrl-C or 143 for SIGTERM.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m ltdd_jax.export",
+        prog=program,
         description="Write a distilled set for other libraries, which read it without ltdd_jax.",
     )
     parser.add_argument("directory", metavar="DIR", help="the --workdir of a run")
@@ -21,16 +32,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", default="", metavar="NAME", help="the --set of the run")
     args = parser.parse_args(argv)
     try:
-        dataset = load_dataset(args.directory, args.set)
-        folder = export.export_dataset(dataset, args.format, args.out)
+        with _raise_at_signals():
+            dataset = load_dataset(args.directory, args.set)
+            folder = export.export_dataset(dataset, args.format, args.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stopped:
+        print(f"stopped by {stopped}: nothing was written", file=sys.stderr)
+        return stopped.exit_code
     print(
         f"{len(dataset.labels)} images of {dataset.num_classes} classes are in {folder}; its "
         "README.md says how to load them"
     )
     return 0
+
+
+@contextlib.contextmanager
+def _raise_at_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise Interrupted, so that half a folder is removed."""
+
+    def stop(number, frame):
+        del frame
+        raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where signals cannot be caught
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

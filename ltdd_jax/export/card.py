@@ -67,7 +67,8 @@ def describe(dataset: DistilledDataset) -> dict[str, Any]:
 
 def write_numbers(dataset: DistilledDataset, folder: pathlib.Path) -> None:
     """Writes whitening.npz and info.json."""
-    np.savez(folder / "whitening.npz", **whitening.to_arrays(dataset.preprocessing))
+    arrays: dict[str, Any] = {**whitening.to_arrays(dataset.preprocessing)}
+    np.savez(folder / "whitening.npz", **arrays)
     text = json.dumps(describe(dataset), indent=2, ensure_ascii=False)
     (folder / "info.json").write_text(text + "\n", encoding="utf-8")
 

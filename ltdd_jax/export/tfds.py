@@ -25,7 +25,7 @@ soft_labels = np.stack([row["soft_label"] for row in rows])
 """
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes the rows of a set in their order.
 
     Args:

@@ -1,5 +1,7 @@
 """The whitening as a few tensors, and the short function that applies them."""
 
+from typing import Any
+
 import numpy as np
 
 from ltdd_jax.data.normalize import Preprocessing
@@ -35,12 +37,12 @@ def to_arrays(pre: Preprocessing) -> dict[str, np.ndarray]:
       `zca_gains` [R] and the scalar `zca_outside`, for which the transform is
       outside · I + basis · diag(gains) · basisᵀ.
     """
-    arrays = {"mean": pre.mean, "std": pre.std}
-    if pre.whitens:
+    arrays: dict[str, Any] = {"mean": pre.mean, "std": pre.std}
+    if pre.zca_mean is not None:
         arrays["zca_mean"] = pre.zca_mean
     if pre.zca_transform is not None:
         arrays["zca_transform"] = pre.zca_transform
-    if pre.zca_basis is not None:
+    if pre.zca_basis is not None and pre.zca_values is not None and pre.zca_eps is not None:
         outside = 1 / np.sqrt(pre.zca_eps)
         arrays["zca_basis"] = pre.zca_basis
         arrays["zca_gains"] = 1 / np.sqrt(pre.zca_values + pre.zca_eps) - outside

@@ -45,12 +45,12 @@ def loss_barrier(positions: Sequence[float], losses: Sequence[float]) -> float:
     Raises:
       ValueError: 0 or 1 is not among the positions.
     """
-    positions, losses = np.asarray(positions, np.float64), np.asarray(losses, np.float64)
-    if not {0.0, 1.0} <= set(positions.tolist()):
+    at, found = np.asarray(positions, np.float64), np.asarray(losses, np.float64)
+    if not {0.0, 1.0} <= set(at.tolist()):
         raise ValueError("positions must have 0 and 1 among them: the barrier lies between these")
-    start, end = losses[positions == 0][0], losses[positions == 1][0]
-    inside = (positions >= 0) & (positions <= 1)
-    excess = losses - ((1 - positions) * start + positions * end)
+    start, end = found[at == 0][0], found[at == 1][0]
+    inside = (at >= 0) & (at <= 1)
+    excess = found - ((1 - at) * start + at * end)
     return float(excess[inside].max())
 
 

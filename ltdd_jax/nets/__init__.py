@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -86,7 +87,7 @@ def list_options(name: str) -> set[str]:
         raise ValueError(f"network must be one of {sorted(REGISTRY)}, not {name!r}")
     module = REGISTRY[name]
     fixed = set(module.keywords) if isinstance(module, functools.partial) else set()
-    kind = module.func if isinstance(module, functools.partial) else module
+    kind: Any = module.func if isinstance(module, functools.partial) else module
     names = {field.name for field in dataclasses.fields(kind) if field.init}
     return names - fixed - {"num_classes", "parent", "name"}
 

@@ -14,7 +14,7 @@ from ltdd_jax import config as configs
 from ltdd_jax.data.sources import ImageSet, fingerprint
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import claims, plan
+from ltdd_jax.pipeline import claims, live, plan
 from ltdd_jax.pipeline.distill import identify, make_method, run_distill
 from ltdd_jax.pipeline.evaluate import run_evaluate
 from ltdd_jax.pipeline.experts import Snapshots, repair, run_experts
@@ -152,6 +152,7 @@ def _run_stages(run: Run, method: Method, stage: str, described: str) -> None:
         with _timed(run, seconds, "evaluate"):
             processes.meet("evaluate")
             results, confusion = run_evaluate(run)
+        live.show_results(run, results, method.num_iterations)
         experts = recall_experts(run, method.experts)
         write_report(run, method, results, confusion, experts, seconds, described)
 

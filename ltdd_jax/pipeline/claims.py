@@ -26,7 +26,7 @@ def claim(workspace: Workspace, fingerprint: str) -> None:
         or it cannot be written.
     """
     found = configs.identity(workspace.config, ("seed", "data"))
-    record = {
+    record: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "identity": found | {"data_fingerprint": fingerprint},
     }

@@ -14,7 +14,7 @@ from ltdd_jax import families, training
 from ltdd_jax.data import augment, normalize
 from ltdd_jax.distill import Method, Task
 from ltdd_jax.distill import step as steps
-from ltdd_jax.pipeline import artefacts, experts, health, loop
+from ltdd_jax.pipeline import artefacts, experts, health, live, loop
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.runtime import checkpoint, mesh, prng
@@ -134,7 +134,10 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
     window = _Window(**record["window"])
     run.workspace.metrics.truncate_after("distill", done)
     if done < method.num_iterations:
-        state = _optimise(run, method, checkpoints, state, window, done)
+        with run.workspace.events.record("distill", done):
+            if done == 0:
+                live.show_set(run, method.result(state), method.labels, 0)
+            state = _optimise(run, method, checkpoints, state, window, done)
     synthetic = method.result(state)
     artefacts.write_set(run, synthetic, method.labels, artefacts.FINAL, method.partition)
     return synthetic
@@ -169,10 +172,14 @@ def _optimise(run, method, checkpoints, state, window, done):
                 values = {name: float(x[offset]) for name, x in metrics.items()}
                 _note(run, method, window, done + offset + 1, values, cadence.saved)
             show(count, loss=float(metrics["loss"][-1]))
-            if keep and (done + count) // keep > done // keep and done + count < total:
-                name = artefacts.name_kept(done + count)
+            done, before = done + count, done
+            is_kept = keep > 0 and done // keep > before // keep
+            if is_kept and done < total:
+                name = artefacts.name_kept(done)
                 kept = method.result(state)
                 artefacts.write_set(run, kept, method.labels, name, method.partition)
+            if is_kept or done == total:  # before the checkpoint: what follows it is not repeated
+                live.show_set(run, method.result(state), method.labels, done)
             return count
 
         def save(done):
@@ -200,7 +207,9 @@ def _note(run, method, window, step, values, saved):
         raise _went_wrong(method, step, f"{bad[0]} is {values[bad[0]]:g}", saved)
     window.add(values)
     if step % run.config.runtime.log_steps == 0 or step == method.num_iterations:
-        run.workspace.metrics.write("distill", step, window.pop_means())
+        means = window.pop_means()
+        run.workspace.metrics.write("distill", step, means)
+        run.workspace.events.write("distill", step, scalars=means)
 
 
 def _abstract_state(run, method):

@@ -204,7 +204,8 @@ class _Trainers:
         self._run = run
         self.devices = mesh.make_mesh(run.config.evaluation.num_seeds)
         self._made: dict[tuple, _Trainer] = {}
-        self._init = self._predict = None
+        self._init: Any = None
+        self._predict: Any = None
 
     def get(self, row: Row, num_epochs: int = 0):
         """The trainer of a row; `num_epochs` 0 is the row's."""
@@ -231,6 +232,7 @@ class _Trainer:
 
     def __init__(self, run: Run, devices, num_rows: int, num_epochs: int, per_network: bool):
         self._run, self._devices, self._per_network = run, devices, per_network
+        self.init: Any = None  # compiled by `_Trainers`, the same for every shape
         settings = run.config.evaluation
         step_values = min(settings.batch_size, num_rows) * run.problem.network.sizes.largest_map
         self.evaluator = evaluation.make_evaluator(

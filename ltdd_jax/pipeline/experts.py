@@ -172,6 +172,7 @@ def _log_losses(run, kind):
         for epoch, row in enumerate(losses, 1)
     ]
     run.workspace.expert_metrics.replace(kind, rows)
+    run.workspace.expert_events.replace(kind, rows)
 
 
 def plan_groups(run: Run, trajectories: Trajectories) -> list[trajectory.Group]:

@@ -9,7 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ltdd_jax import __version__
-from ltdd_jax.runtime import files, lock, log, processes
+from ltdd_jax.runtime import events, files, lock, log, processes
 from ltdd_jax.types import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "chex")
@@ -29,7 +29,7 @@ class Workspace:
       set_name: name of the distilled set; "" is the one at the root.
 
     Raises:
-      UserError: a name that cannot be a directory.
+      UserError: a name that cannot be a directory, or event files that cannot be written.
     """
 
     def __init__(self, config: ConfigDict, workdir: str, set_name: str = ""):
@@ -57,6 +57,9 @@ class Workspace:
         self.seconds = self.home / "seconds.json"
         self.metrics = log.MetricLog(self.home / "metrics.jsonl", enabled=processes.is_first())
         self.expert_metrics = log.MetricLog(self.root / "metrics.jsonl", processes.is_first())
+        shown = config.runtime.tensorboard
+        self.events = events.EventLog(self.home / "tensorboard", shown)
+        self.expert_events = events.EventLog(self.root / "tensorboard", shown)
 
     def hold(self) -> lock.Lock:
         """Holds the directory against other runs; use as a context manager."""

@@ -196,7 +196,9 @@ def draw_distillation(report: Report, losses: Mapping[str, Curve]) -> list[str]:
     if points:
         means, stds = ([row[name] for _, row in points] for name in ("mean", "std"))
         low, high = np.subtract(means, stds), np.add(means, stds)
-        line = Series("accuracy", [iteration for iteration, _ in points], means, low, high)
+        line = Series(
+            "accuracy", [iteration for iteration, _ in points], means, low.tolist(), high.tolist()
+        )
         alt = f"Line of the accuracy, from {means[0]:.1f} to {means[-1]:.1f} %."
         chart = figures.draw_lines(
             "curve", alt, [line], x_label="iteration", y_label="accuracy in %"

@@ -41,7 +41,7 @@ def connect(
             "--coordinator_address, --num_processes and --process_id belong together: give all "
             "three, or none of them on a TPU VM or in a SLURM job"
         )
-    if num_processes is not None and not 0 <= process_id < num_processes:
+    if num_processes is not None and process_id is not None and not 0 <= process_id < num_processes:
         raise UserError(
             f"--process_id={process_id} must be from 0 to --num_processes - 1 = {num_processes - 1}"
         )

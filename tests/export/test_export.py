@@ -1,5 +1,6 @@
 """Breaks when an export overwrites something, leaves half a folder, or fails without a remedy."""
 
+import signal
 import sys
 
 import numpy as np
@@ -91,6 +92,22 @@ def test_a_failure_leaves_nothing_behind(problem, dataset, tmp_path, monkeypatch
     with pytest.raises(expected, match=r"No space left|odd"):
         ltdd_jax.export_dataset(dataset, "png", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_in_one_line(number, dataset, tmp_path, monkeypatch, capsys):
+    """Breaks when Ctrl-C ends in a traceback, or half a folder stays."""
+
+    def stop(dataset, folder):
+        (folder / "half").write_text("written")
+        signal.raise_signal(number)
+
+    run = write_run(dataset, tmp_path / "run")
+    monkeypatch.setattr(png, "write", stop)
+    before = signal.getsignal(number)
+    assert command.main([str(run), "--format=png", f"--out={tmp_path / 'out'}"]) == 128 + number
+    assert capsys.readouterr().err == f"stopped by {number.name}: nothing was written\n"
+    assert list(tmp_path.iterdir()) == [run] and signal.getsignal(number) is before
 
 
 def test_command_exports_the_named_set(dataset, tmp_path, capsys):
