@@ -50,7 +50,8 @@ def test_the_fields_are_those_of_the_table(text):
     assert cells(text)[:30] == [
         "trained on", "labels", "ours", "published", "over random", "many (&gt; 100)", "medium",
         "images stored / seen", "kB of images / labels / teacher", "updates",
-        "random real images", "H", "31.4 ± 0.2", layout.ABSENT, layout.ABSENT, "40.0", "10.0", "100 / 100",
+        "random real images", "H", "31.4 ± 0.2", layout.ABSENT, layout.ABSENT, "40.0",
+        "10.0", "100 / 100",
         "307.2 / 0 / 0", "1,001",
         "MTT &amp; co_1", "S1", "38.5 ± 1.0", "37.7 ± 0.6 [1, a, b]", "+7.1", "50.0", "20.0",
         "100 / 100", "1,228.8 / 4.0 / 0", "1,001",
