@@ -15,6 +15,7 @@ from ltdd_jax.data.sources import ImageSet, fingerprint
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.pipeline import claims, live, plan
+from ltdd_jax.pipeline.cost import Cost, estimate_cost, measure_speed
 from ltdd_jax.pipeline.distill import identify, make_method, run_distill
 from ltdd_jax.pipeline.evaluate import run_evaluate
 from ltdd_jax.pipeline.experts import Snapshots, repair, run_experts
@@ -30,13 +31,17 @@ from ltdd_jax.runtime.processes import connect, explain_lost_peer, leave
 from ltdd_jax.types import UserError
 
 __all__ = [
+    "Cost",
     "Snapshots",
     "acknowledge_signals",
     "connect",
+    "estimate_cost",
     "explain_lost_peer",
     "fingerprint",
     "leave",
+    "load_sets",
     "make_method",
+    "measure_speed",
     "open_run",
     "run",
 ]
