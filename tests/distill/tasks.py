@@ -25,6 +25,10 @@ TINY = {
     "trajectory.classifier.student_steps": 2,
     "trajectory.representation.current_start_epoch": 2,
     "trajectory.representation.max_start_epoch": 4,
+    "kernel.first.num_iterations": 2,
+    "kernel.second.num_iterations": 2,
+    "kernel.batch_size": 7,
+    "kernel.real_augmentation": "crop",
 }
 
 
