@@ -59,6 +59,10 @@ def get_config(argument: str = "") -> ConfigDict:
     dream.num_clusters = 32
     dream.training_images = 256
     dream.training_batch_size = 64
+    kernel = config.kernel
+    kernel.first.num_iterations, kernel.second.num_iterations = 100, 400
+    kernel.batch_size = 100
+    kernel.real_augmentation = "crop"
 
     config.evaluation.num_epochs = 200
     config.evaluation.full_num_epochs = 100  # of 417 images: as good as 200, in half the time
@@ -80,6 +84,8 @@ def get_config(argument: str = "") -> ConfigDict:
         distribution.queue_size, distribution.queue_interval = 4, 3
         distribution.training_steps = 2
         dream.num_networks, dream.inner_steps, dream.cluster_interval = 2, 5, 5
+        kernel.first.num_iterations, kernel.second.num_iterations = 5, 10
+        kernel.first.pool_size = kernel.second.pool_size = 2
         config.evaluation.num_epochs = 10
         config.evaluation.full_num_epochs = 5
         config.runtime.log_steps = 5

@@ -67,6 +67,8 @@ EXCEPTIONS = {
 INSIDE = {
     "distill": {"distill.method", "distill.selection", "distill.trajectory"},
     "distill.method": set(),
+    "distill.kernel": {"distill.initialize", "distill.kernel_step", "distill.method"},
+    "distill.kernel_step": {"distill.method"},
     "distill.selection": {"distill.method", "distill.initialize"},
     "distill.trajectory": {
         *("distill.initialize", "distill.matching", "distill.method", "distill.sampling"),

@@ -3,6 +3,6 @@
 A module calls `families.register` and imports nothing of JAX, since configs are read without it.
 """
 
-from ltdd_jax.catalogue import distribution_matching as distribution_matching
-from ltdd_jax.catalogue import dream as dream
-from ltdd_jax.catalogue import gradient_matching as gradient_matching
+from ltdd_jax.catalogue import distribution_matching, dream, gradient_matching, kernel
+
+__all__ = ["distribution_matching", "dream", "gradient_matching", "kernel"]

@@ -45,6 +45,10 @@ TINY = {
     "dream.augment_always": "color",
     "dream.training_images": 8,
     "dream.training_batch_size": 4,
+    "kernel.first.num_iterations": 2,
+    "kernel.second.num_iterations": 2,
+    "kernel.batch_size": 7,
+    "kernel.real_augmentation": "crop",
 }
 
 
