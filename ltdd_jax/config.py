@@ -24,7 +24,14 @@ from ltdd_jax.records import flatten
 METHODS = presets.PRESETS.keys()  # a view, which shows methods that are registered later
 DEFAULT_METHOD = "dam_ed"
 # Where files lie is not part of what a result is: data and trajectories carry fingerprints.
-_LOCATIONS = ("data.data_dir", "data.path", "experts.path")
+_LOCATIONS = (
+    "data.data_dir",
+    "data.path",
+    "data.train_list",
+    "data.memory",
+    "data.cache",
+    "experts.path",
+)
 
 
 def base_config() -> ConfigDict:
@@ -65,7 +72,10 @@ def set_field(config: ConfigDict, field: str, value: Any) -> None:
 
 def locate_data(config: ConfigDict) -> dict[str, Any]:
     """Where the data lie and how much may be read, as arguments of `sources.load_splits`."""
-    names = ("data_dir", "path", "image_size", "follow_links", "max_file_mb", "max_total_gb")
+    names = (
+        *("data_dir", "path", "image_size", "train_list", "follow_links"),
+        *("max_file_mb", "max_total_gb", "memory", "cache"),
+    )
     return {name: config.data[name] for name in names}
 
 
