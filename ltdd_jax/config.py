@@ -7,7 +7,7 @@ A file in `configs/` calls `base_config()`, overrides fields, lays a method's pr
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -153,3 +153,21 @@ def parse_argument(
         if len(several) > 1:
             raise UserError(f"the config file takes one {what}, not {' and '.join(several)}")
     return (chosen or variants)[0], (named or [""])[0], frozenset(words) & frozenset(modifiers)
+
+
+def find_published(table: Mapping[tuple[int, int], Any], factor: int, ipc: int) -> Any:
+    """The entry of a cell in a table of released settings.
+
+    Args:
+      table: (imbalance factor, images per class) -> setting.
+
+    Raises:
+      UserError: nothing was released for the cell.
+    """
+    if (factor, ipc) not in table:
+        released = ", ".join(f"if{f}_ipc{i}" for f, i in table)
+        raise UserError(
+            f"if{factor}_ipc{ipc} has no released settings, so as_published is not possible: leave "
+            + (f"it out or take one of {released}" if released else "it out")
+        )
+    return table[factor, ipc]
