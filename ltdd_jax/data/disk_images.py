@@ -114,9 +114,9 @@ class DiskImages:
 Images = np.ndarray | DiskImages
 
 
-def take(images: Images, rows: np.ndarray | slice) -> Images:
-    """`images[rows]`; of images on disk nothing is read."""
-    return images.take(rows) if isinstance(images, DiskImages) else images[rows]
+def take(images: Any, rows: np.ndarray | slice) -> Any:
+    """`images[rows]`; of images on disk, preprocessed or not, nothing is read."""
+    return images[rows] if isinstance(images, np.ndarray) else images.take(rows)
 
 
 def iterate_blocks(images: Images, values: int = 2**24) -> Iterator[np.ndarray]:
