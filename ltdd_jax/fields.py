@@ -29,6 +29,8 @@ SOURCES = (
     "cifar10",
     "cifar100",
     "fashion_mnist",
+    "tiny_imagenet",
+    "imagenet",
     "folder",
     "npz",
     "arrays",
@@ -76,8 +78,14 @@ _DATA = {
     "path": Field(
         "",
         FREE,
-        "Directory or .tar with train/ and test/ class folders (source=folder), or file of arrays "
-        "(source=npz).",
+        "Directory, .zip or .tar with train/ and test/ class folders (source=folder) or with the "
+        "original files (source=tiny_imagenet, imagenet), or file of arrays (source=npz).",
+    ),
+    "train_list": Field(
+        "",
+        FREE,
+        "File with the training pictures that count, a line `train/CLASS/FILE LABEL` each, such as "
+        "ImageNet_LT_train.txt (source=imagenet); empty for all.",
     ),
     "image_size": Field(
         0,
@@ -104,6 +112,18 @@ _DATA = {
     ),
     "max_total_gb": Field(
         64, at_least(1), "Largest sum of the picture files, or of all members of an archive, GB."
+    ),
+    "memory": Field(
+        "auto",
+        one_of("auto", "load", "stream"),
+        "load keeps the pixels in memory; stream writes them decoded into data.cache and reads "
+        "what each batch needs; auto streams sets of more than 2 GiB of pixels.",
+    ),
+    "cache": Field(
+        "",
+        FREE,
+        "Directory of decoded pictures that are streamed; empty is ltdd_jax/pictures in the user's "
+        "cache.",
     ),
     "zca_eps": Field(
         0.1,

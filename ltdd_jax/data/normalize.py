@@ -181,15 +181,19 @@ class StoredImages:
 
     def __getitem__(self, rows: Array) -> Array:
         """Network input float32 [B, H, W, C] of the rows int32 [B], equal to that of `apply`."""
-        pre = self.preprocessing
-        images = self.pixels[rows].astype(jnp.float32) / 255
-        channels = (1,) * (images.ndim - 1) + (-1,)
-        images = (images - pre.mean.reshape(channels)) / pre.std.reshape(channels)
-        if pre.zca_mean is None:
-            return images
-        flat = images.reshape(len(images), -1) - pre.zca_mean.reshape(1, -1)
-        product = functools.partial(jnp.matmul, precision="highest")
-        return _whiten(pre, flat, product).reshape(images.shape)
+        return prepare(self.preprocessing, self.pixels[rows])
+
+
+def prepare(pre: Preprocessing, pixels: Array) -> Array:
+    """Pixels uint8 [B, H, W, C] -> network input float32 [B, H, W, C], in JAX; as `apply`."""
+    images = pixels.astype(jnp.float32) / 255
+    channels = (1,) * (images.ndim - 1) + (-1,)
+    images = (images - pre.mean.reshape(channels)) / pre.std.reshape(channels)
+    if pre.zca_mean is None:
+        return images
+    flat = images.reshape(len(images), -1) - pre.zca_mean.reshape(1, -1)
+    product = functools.partial(jnp.matmul, precision="highest")
+    return _whiten(pre, flat, product).reshape(images.shape)
 
 
 def invert(pre: Preprocessing, images: np.ndarray) -> np.ndarray:

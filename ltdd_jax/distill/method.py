@@ -141,13 +141,15 @@ def predict_in_blocks(
     Args:
       apply: jitted (params, images [block, H, W, C]) -> outputs with a leading axis.
       params: parameters.
-      images: [N, H, W, C], N at least 1.
+      images: [N, H, W, C], N at least 1; read block by block.
       block: images per call; the last call is padded.
 
     Returns:
       NumPy array [N, ...].
     """
-    padded = -(-len(images) // block) * block
-    filled = np.concatenate([images, np.repeat(images[-1:], padded - len(images), axis=0)])
-    parts = [apply(params, filled[i : i + block]) for i in range(0, padded, block)]
+    parts = []
+    for begin in range(0, len(images), block):
+        rows = images[begin : begin + block]
+        padding = np.repeat(rows[-1:], block - len(rows), axis=0)
+        parts.append(apply(params, np.concatenate([rows, padding])))
     return np.concatenate([np.asarray(part) for part in parts])[: len(images)]

@@ -9,7 +9,8 @@ import numpy as np
 
 from ltdd_jax import backend, training
 from ltdd_jax import config as configs
-from ltdd_jax.data import normalize
+from ltdd_jax.data import normalize, streamed
+from ltdd_jax.data.disk_images import DiskImages
 from ltdd_jax.experts import train as expert_training
 from ltdd_jax.experts import trajectory
 from ltdd_jax.experts.trajectory import Trajectories
@@ -372,7 +373,9 @@ def _cut(tree, count):
 
 
 def _training_images(config, problem):
-    """The training images in the form in which they lie on the device."""
+    """The training images in the form in which a program on the device takes their rows."""
+    if isinstance(problem.train.images, DiskImages):
+        return streamed.StreamedImages(problem.preprocessing, problem.train.images)
     storage = config.runtime.image_storage
     if storage == "auto":
         storage = "float32" if backend.is_cpu() else "uint8"

@@ -3,11 +3,13 @@
 import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from ltdd_jax import losses
+from ltdd_jax.data import streamed
 from ltdd_jax.evaluate import baselines
 from ltdd_jax.pipeline import artefacts, claims
 from ltdd_jax.pipeline.artefacts import LabelledSet
@@ -15,7 +17,9 @@ from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.runtime import prng
 
-Data = tuple[np.ndarray, np.ndarray]  # images [N, H, W, C] and label logits [N, K]; or [E, N, ...]
+# Images [N, H, W, C] and label logits [N, K], or both [E, N, ...]; arrays, or of a set on disk what
+# a program takes rows of.
+Data = tuple[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +135,16 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
         ]
         return real(kept[np.stack(rows)])
 
+    def all_real(rows):
+        if isinstance(problem.train_images, np.ndarray):
+            return real(rows)
+        images = problem.train.images.take(rows)
+        table = losses.hard_label_logits(np.arange(num_classes), num_classes)
+        return (
+            streamed.StreamedImages(problem.preprocessing, images),
+            streamed.LabelRows(table, labels[rows]),
+        )
+
     everything = np.arange(len(labels))
     full_epochs = settings.full_num_epochs or settings.num_epochs
     return [
@@ -151,9 +165,9 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
             made_of=problem.fingerprint,
             num_rows=len(labels),
             num_epochs=full_epochs,
-            load=lambda count: real(everything),
+            load=lambda count: all_real(everything),
             per_network=False,
-            load_kept=lambda kept, count: real(np.resize(kept, len(labels))),
+            load_kept=lambda kept, count: all_real(np.resize(kept, len(labels))),
             is_shared=True,
         ),
     ]

@@ -271,7 +271,7 @@ def test_path_that_is_no_collection(tmp_path):
     with pytest.raises(UserError, match=r"nowhere does not exist"):
         sources.load_source("folder", "train", path=str(tmp_path / "nowhere"))
     (tmp_path / "file.tar").write_bytes(b"not a tar file" * 100)
-    with pytest.raises(UserError, match=r"file.tar is no readable directory or tar file"):
+    with pytest.raises(UserError, match=r"file.tar is no readable directory, tar or zip file"):
         sources.load_source("folder", "train", path=str(tmp_path / "file.tar"))
 
 
