@@ -48,23 +48,7 @@ class DistilledDataset:
 
         The set itself where images hold one picture each (`partition` 1).
         """
-        if self.partition == 1:
-            return self
-        from ltdd_jax.data import mosaic, normalize
-
-        images = np.asarray(mosaic.expand(self.images, self.partition))
-        labels, logits = (
-            np.asarray(mosaic.repeat_labels(x, self.partition))
-            for x in (self.labels, self.label_logits)
-        )
-        return dataclasses.replace(
-            self,
-            images=images,
-            pixels=normalize.invert(self.preprocessing, images),
-            labels=labels,
-            label_logits=logits,
-            partition=1,
-        )
+        return self if self.partition == 1 else _expand(self)
 
     @property
     def num_classes(self) -> int:
@@ -111,6 +95,24 @@ class DistilledDataset:
         for begin in range(0, len(order), size):
             rows = order[begin : begin + size]
             yield shown.images[rows], probabilities[rows]
+
+
+def _expand(dataset):
+    from ltdd_jax.data import mosaic, normalize
+
+    images = np.asarray(mosaic.expand(dataset.images, dataset.partition))
+    labels, logits = (
+        np.asarray(mosaic.repeat_labels(x, dataset.partition))
+        for x in (dataset.labels, dataset.label_logits)
+    )
+    return dataclasses.replace(
+        dataset,
+        images=images,
+        pixels=normalize.invert(dataset.preprocessing, images),
+        labels=labels,
+        label_logits=logits,
+        partition=1,
+    )
 
 
 def load_dataset(directory: str | pathlib.Path, set_name: str = "") -> DistilledDataset:
