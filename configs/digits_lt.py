@@ -35,6 +35,10 @@ def get_config(argument: str = "") -> ConfigDict:
     experts.classifier.num_epochs = 5
     experts.classifier.batch_size = 64
 
+    for asked in (config.teacher, config.observer):
+        asked.num_epochs = 60
+    config.observer.nets = ("convnet_bn",)
+
     distill, trajectory = config.distill, config.trajectory
     distill.ipc = 2
     trajectory.num_iterations = 300
@@ -74,6 +78,8 @@ def get_config(argument: str = "") -> ConfigDict:
         experts.num_experts = 2
         experts.representation.num_epochs = 6
         experts.classifier.num_epochs = 2
+        for asked in (config.teacher, config.observer):
+            asked.num_epochs = 4
         trajectory.num_iterations = 10
         trajectory.representation.current_start_epoch = 2
         trajectory.representation.max_start_epoch = 4

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltdd_jax import budget as budgets
-from ltdd_jax import presets
+from ltdd_jax import presets, teacher_fields
 from ltdd_jax.family_fields import SELECTION, TRAJECTORY
 from ltdd_jax.rules import (
     FREE,
@@ -340,6 +340,8 @@ FIELDS: dict[str, Any] = {  # of the shape of a Tree; `families` adds sections
     "distill": _DISTILL,
     "trajectory": TRAJECTORY,
     "selection": SELECTION,
+    "teacher": teacher_fields.make_section(NETS, "convnet", "Asked for labels and crops"),
+    "observer": teacher_fields.make_section(NETS, "resnet32_bn", "Lends statistics for recovery"),
     "evaluation": _EVALUATION,
     "runtime": _RUNTIME,
 }

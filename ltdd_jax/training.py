@@ -37,13 +37,17 @@ class TrainState:
     opt_state: optax.OptState
 
 
-def make_optimizer(*, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+def make_optimizer(
+    *, momentum: float, weight_decay: float, nesterov: bool = False
+) -> optax.GradientTransformation:
     """v ← μv + (d + wd·w): heavy-ball SGD before the learning rate is applied.
+
+    With `nesterov` the step is d + wd·w + μv.
 
     Weight decay acts on all parameters, norms and biases included (as published).
     """
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
-    trace = optax.trace(momentum) if momentum else optax.identity()
+    trace = optax.trace(momentum, nesterov) if momentum else optax.identity()
     return optax.chain(decay, trace)
 
 

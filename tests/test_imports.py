@@ -27,6 +27,7 @@ ALLOWED = {
     "data": _LEAVES,
     "training": _BASE,
     "experts": {"data", "losses", "nets", "training", *_LEAVES},
+    "teachers": {"data", "losses", "nets", "training", *_LEAVES},
     "distill": {"data", "losses", "nets", "training", *_LEAVES},
     "evaluate": {"data", "losses", "nets", "training", *_LEAVES},
     "report": {"evaluate", *_LEAVES},
@@ -36,8 +37,9 @@ ALLOWED = {
     "budget": set(),
     "literature": set(),
     "rules": set(),
+    "teacher_fields": {"rules"},
     "family_fields": {"rules"},
-    "fields": {"budget", "family_fields", "presets", "rules"},
+    "fields": {"budget", "family_fields", "presets", "rules", "teacher_fields"},
     "validation": {"fields", "presets", *_LEAVES},
     "families": {"fields", "presets", "validation"},
     "catalogue": {"families", "fields", "presets", "rules", "validation", *_LEAVES},
@@ -45,7 +47,7 @@ ALLOWED = {
     "command_line": {"config", "data", "validation", "records", *_LEAVES},
     "pipeline": {
         *("budget", "config", "families", "presets", "records", "runtime"),
-        *("experts", "distill", "evaluate", "report"),
+        *("experts", "teachers", "distill", "evaluate", "report"),
         *_STAGE,
     },
     "dataset": {"data", *_LEAVES},
@@ -87,18 +89,24 @@ INSIDE = {
     "pipeline.run": {"pipeline.problem", "pipeline.workspace"},
     "pipeline.live": {"pipeline.run"},
     "pipeline.artefacts": {"pipeline.run"},
-    "pipeline.experts": {"pipeline.health", "pipeline.loop", "pipeline.run"},
-    "pipeline.look": {"pipeline.experts", "pipeline.run"},
+    "pipeline.experts": {
+        *("pipeline.health", "pipeline.loop", "pipeline.problem", "pipeline.run"),
+        "pipeline.workspace",
+    },
+    "pipeline.teachers": {
+        *("pipeline.experts", "pipeline.health", "pipeline.loop", "pipeline.run"),
+    },
+    "pipeline.look": {"pipeline.experts", "pipeline.run", "pipeline.teachers"},
     "pipeline.distill": {
         *("pipeline.artefacts", "pipeline.experts", "pipeline.health", "pipeline.live"),
-        *("pipeline.loop", "pipeline.run"),
+        *("pipeline.loop", "pipeline.run", "pipeline.teachers"),
     },
     "pipeline.rows": {"pipeline.artefacts", "pipeline.claims", "pipeline.run"},
     "pipeline.evaluate": {"pipeline.health", "pipeline.loop", "pipeline.rows", "pipeline.run"},
-    "pipeline.plan": {"pipeline.experts", "pipeline.run"},
+    "pipeline.plan": {"pipeline.experts", "pipeline.run", "pipeline.teachers"},
     "pipeline.cost": {
         *("pipeline.distill", "pipeline.experts", "pipeline.plan", "pipeline.problem"),
-        *("pipeline.run", "pipeline.settle", "pipeline.workspace"),
+        *("pipeline.run", "pipeline.settle", "pipeline.teachers", "pipeline.workspace"),
     },
     "pipeline.report": {
         *("pipeline.artefacts", "pipeline.claims", "pipeline.experts", "pipeline.plan"),
@@ -118,8 +126,9 @@ INSIDE = {
     },
 }
 # Sections of the config stop at the pipeline: below it nobody knows what a config is.
-CONFIG = {"budget", "config", "family_fields", "fields", "presets", "rules", "validation"}
-PURE = {"data", "distill", "evaluate", "experts", "nets", "report", "runtime"}
+CONFIG = {"budget", "config", "family_fields", "fields", "presets", "rules"}
+CONFIG |= {"teacher_fields", "validation"}
+PURE = {"data", "distill", "evaluate", "experts", "nets", "report", "runtime", "teachers"}
 # Third-party packages that one module hides from all others.
 HIDDEN = {
     "orbax": "runtime.checkpoint",

@@ -181,6 +181,7 @@ NOT_PUBLISHED = {
 }
 # Sections of the config that the paper's method does not read.
 OTHER_FAMILIES = ("gradient_matching", "distribution_matching", "dream", "kernel")
+OTHER_FAMILIES += ("teacher", "observer")  # networks that other methods ask, see TEACHERS
 # Read only with sequential generation.
 WITHOUT_EFFECT = {
     "trajectory.representation.current_start_epoch",
@@ -276,6 +277,34 @@ def test_every_field_is_said_to_be_published_or_not(file, cell, published):
     other = ("runtime.", "selection.", *(f"{name}." for name in OTHER_FAMILIES))
     fields = {name for name in load_flat(file, cell) if not name.startswith(other)}
     assert fields == said - {"runtime.precision"}
+
+
+# Cui et al., AAAI 2026, whose networks are trained by GLMC (CVPR 2023).
+TEACHERS = {
+    "width": 0,  # 128 of net.width for a ConvNet, 64 for a ResNet-32
+    "depth": 0,
+    "recipe": "glmc",
+    "augment": "crop_flip",
+    "num_epochs": 200,
+    "batch_size": 64,
+    "learning_rate": 0.01,
+    "schedule": "cosine",
+    "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 0.005,
+    "tau": 1.0,  # of the other recipes
+    "glmc.weight_power": 0.8,
+    "glmc.sampling_power": 0.8,
+    "glmc.similarity": 1.0,
+}
+
+
+@pytest.mark.parametrize(("kind", "net"), [("teacher", "convnet"), ("observer", "resnet32_bn")])
+def test_teachers_are_trained_as_published(kind, net):
+    config = load_flat("cifar10_lt", "if100_ipc10")
+    found = {name: value for name, value in config.items() if name.startswith(f"{kind}.")}
+    expected = {"nets": (net,), **TEACHERS}
+    assert found == {f"{kind}.{name}": value for name, value in expected.items()}
 
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100"])

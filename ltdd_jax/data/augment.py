@@ -169,6 +169,23 @@ def make_augment(strategy: str, *, always: str = "", siamese: bool = False):
     return augment
 
 
+def make_crop_flip(*, mirror: bool):
+    """Function (key, images [B, H, W, C]) -> images: every image shifted, then mirrored at random.
+
+    Shifts reach an eighth of the side, 4 pixels of 32, and zeros follow, as `crop` has it.
+
+    Args:
+      mirror: whether images are mirrored; a mirrored digit is another sign.
+    """
+
+    def augment(key, images):
+        numbers = draw(key, len(images), images.shape[1:3])
+        images = crop(images, numbers.shift_rows, numbers.shift_cols)
+        return flip(images, numbers.flip) if mirror else images
+
+    return augment
+
+
 def brightness(images, u):
     """x + u - 0.5, u in [0, 1)."""
     return images + (_per_sample(u, images) - 0.5)

@@ -128,6 +128,11 @@ def draw_patches(key, batch_size: int, image_size: tuple[int, int], alpha: float
     else:
         kept = jax.random.beta(kept_key, alpha, alpha, (batch_size,), jnp.float32)
     centres = jax.random.uniform(centre_key, (2, batch_size), jnp.float32)
+    return place_patches(kept, centres, image_size)
+
+
+def place_patches(kept, centres, image_size: tuple[int, int]) -> Patches:
+    """Patches of the share 1 - kept [B] around the centres [2, B], both uniform in [0, 1)."""
     share = jnp.sqrt(1 - kept)
     rows, cols = (
         _cut_range(centre, share, side) for centre, side in zip(centres, image_size, strict=True)

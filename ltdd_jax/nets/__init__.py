@@ -58,6 +58,7 @@ class Network:
       classify: (params, features) -> logits; reads the classifier only.
       train: (params, images, weights [B] or None) -> (logits, params with the statistics after
         this batch); as `apply` where there are none. The weights sum to 1 and are 0 on padding.
+      train_embed: as `train`, with the features in place of the logits.
       observe: (params, images) -> (logits, name of a layer -> what enters it): float32 arrays
         [B, h, w, c] for every layer of `observed`.
       observed: name of a layer -> "norm" or "conv", in the order in which an image meets them; a
@@ -71,6 +72,7 @@ class Network:
     embed: Callable[[Params, jax.Array], jax.Array]
     classify: Callable[[Params, jax.Array], jax.Array]
     train: Callable[..., tuple[jax.Array, Params]]
+    train_embed: Callable[..., tuple[jax.Array, Params]]
     observe: Callable[[Params, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
     observed: Mapping[str, str]
     has_statistics: bool
@@ -124,7 +126,9 @@ def build(
         variables = module.init(key, example)
         return partition.merge_statistics(variables["params"], variables.get("statistics", {}))
 
-    names = jax.eval_shape(init, jax.random.key(0))
+    observed: dict[str, str] = {}
+    with _watch(lambda name, kind, inputs: observed.update({name: kind})):
+        names = jax.eval_shape(init, jax.random.key(0))
     if "classifier" not in names:
         raise ValueError(f"no parameters called classifier, only {', '.join(names)}")
     calls = _Calls(module, jnp.dtype(dtype))
@@ -135,9 +139,10 @@ def build(
         apply=apply,
         embed=functools.partial(calls.apply, "embed"),
         classify=functools.partial(calls.apply, "classify"),
-        train=calls.train,
+        train=functools.partial(calls.train, "__call__"),
+        train_embed=functools.partial(calls.train, "embed"),
         observe=calls.observe,
-        observed=calls.list_observed(names, example),
+        observed=observed,
         has_statistics=partition.STATISTICS in names,
         sizes=sizes,
     )
@@ -154,10 +159,10 @@ class _Calls:
         variables, inputs = self._prepare(params, inputs)
         return self._finish(self.module.apply(variables, inputs, method=method))
 
-    def train(self, params, images, weights=None):
+    def train(self, method, params, images, weights=None):
         variables, images = self._prepare(params, images)
         if partition.STATISTICS not in variables:
-            return self._finish(self.module.apply(variables, images)), params
+            return self._finish(self.module.apply(variables, images, method=method)), params
 
         def weigh(call, args, kwargs, context):
             if _is_call(context, layers.BatchNorm):
@@ -165,37 +170,19 @@ class _Calls:
             return call(*args, **kwargs)
 
         with nn.intercept_methods(weigh):
-            logits, moved = self.module.apply(variables, images, mutable=[partition.STATISTICS])
+            outputs, moved = self.module.apply(
+                variables, images, method=method, mutable=[partition.STATISTICS]
+            )
         trained, _ = partition.split_statistics(params)
-        return self._finish(logits), partition.merge_statistics(
+        return self._finish(outputs), partition.merge_statistics(
             trained, moved[partition.STATISTICS]
         )
 
     def observe(self, params, images):
         entering = {}
-        logits = self._watch(params, images, lambda name, kind, x: entering.update({name: x}))
+        with _watch(lambda name, kind, inputs: entering.update({name: inputs})):
+            logits = self.apply("__call__", params, images)
         return logits, {name: self._finish(x) for name, x in entering.items()}
-
-    def list_observed(self, params, images):
-        kinds = {}
-
-        def look(params):
-            return self._watch(params, images, lambda name, kind, x: kinds.update({name: kind}))
-
-        jax.eval_shape(look, params)
-        return kinds
-
-    def _watch(self, params, images, note):
-        """The logits; `note` is called with name, kind and input of every observed layer."""
-
-        def watch(call, args, kwargs, context):
-            for kind, types in _OBSERVED.items():
-                if _is_call(context, types):
-                    note("/".join(context.module.path), kind, args[0])
-            return call(*args, **kwargs)
-
-        with nn.intercept_methods(watch):
-            return self.apply("__call__", params, images)
 
     def _prepare(self, params, inputs):
         trained, statistics = partition.split_statistics(params)
@@ -206,6 +193,18 @@ class _Calls:
 
     def _finish(self, outputs):
         return outputs if self.dtype == jnp.float32 else outputs.astype(jnp.float32)
+
+
+def _watch(note):
+    """A context in which `note` is called with name, kind and input of every observed layer."""
+
+    def watch(call, args, kwargs, context):
+        for kind, types in _OBSERVED.items():
+            if _is_call(context, types):
+                note("/".join(context.module.path), kind, args[0])
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(watch)
 
 
 def _is_call(context, types):

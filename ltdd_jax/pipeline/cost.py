@@ -11,7 +11,7 @@ from ltdd_jax import backend
 from ltdd_jax import config as configs
 from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import experts, plan
+from ltdd_jax.pipeline import experts, plan, teachers
 from ltdd_jax.pipeline.distill import make_method
 from ltdd_jax.pipeline.problem import load_problem
 from ltdd_jax.pipeline.run import Run
@@ -69,6 +69,11 @@ def estimate_cost(
         shared[name] = plan.count_flops(run, of_kind)["experts"]
         if _is_there(run, kind):
             there.add(name)
+    for kind in teachers.needed_teachers(run, method):
+        for member in teachers.list_members(run, kind):
+            shared[member.directory.name] = teachers.count_member_flops(member)
+            if teachers.is_there(member):
+                there.add(member.directory.name)
     made_of = configs.identity(run.config, _OF_BASELINES)
     shared[f"baselines-{configs.identity_hash(made_of)[:_HASH_DIGITS]}"] = flops["baselines"]
     return Cost(

@@ -14,7 +14,7 @@ from ltdd_jax import families, training
 from ltdd_jax.data import augment, normalize
 from ltdd_jax.distill import Method, Task
 from ltdd_jax.distill import step as steps
-from ltdd_jax.pipeline import artefacts, experts, health, live, loop
+from ltdd_jax.pipeline import artefacts, experts, health, live, loop, teachers
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.runtime import checkpoint, mesh, prng
@@ -24,9 +24,16 @@ from ltdd_jax.types import SyntheticSet, UserError
 
 def make_method(run: Run) -> Method:
     """The method that the config asks for; reads no files until it starts."""
-    config, problem = run.config, run.problem
+    config = run.config
     section = PRESETS[config.distill.method].section
-    task = Task(
+    build = families.find_builder(section)
+    return build(make_task(run), ipc=config.distill.ipc, **config[section].to_dict())
+
+
+def make_task(run: Run) -> Task:
+    """What a method may use; snapshots and teachers are read when they are asked for."""
+    config, problem = run.config, run.problem
+    return Task(
         network=problem.network,
         augment=problem.augment,
         augment_siamese=augment.make_augment(config.augment.strategy, siamese=True),
@@ -37,10 +44,9 @@ def make_method(run: Run) -> Method:
         snapshot=experts.Snapshots(run).read,
         num_experts=config.experts.num_experts,
         input_range=normalize.find_range(problem.preprocessing, problem.train_images),
+        teachers=functools.cache(functools.partial(teachers.read_teachers, run)),
         map_pairs=functools.partial(_map_pairs, run),
     )
-    build = families.find_builder(section)
-    return build(task, ipc=config.distill.ipc, **config[section].to_dict())
 
 
 def identify(run: Run, method: Method) -> dict:
@@ -50,7 +56,10 @@ def identify(run: Run, method: Method) -> dict:
     made_by += ["distill.method", "distill.ipc", PRESETS[config.distill.method].section]
     made_by += [f"experts.{kind}" for kind in method.experts]
     made_by += ["experts.num_experts"] if method.experts else []
-    return configs.identity(config, made_by) | {"data_fingerprint": run.problem.fingerprint}
+    found = configs.identity(config, made_by) | {"data_fingerprint": run.problem.fingerprint}
+    if method.teachers:
+        found["teachers"] = {kind: teachers.identify(run, kind) for kind in method.teachers}
+    return found
 
 
 def _map_pairs(run, function, in_axes):

@@ -19,7 +19,7 @@ from ltdd_jax.report import page, text
 from ltdd_jax.runtime import files, processes
 
 # What a set was made by stays its own.
-_MADE_BY = ("experts", "distill", *families.BUILDERS)
+_MADE_BY = ("experts", "teacher", "observer", "distill", *families.BUILDERS)
 
 
 def write_report(
@@ -28,6 +28,7 @@ def write_report(
     results: Mapping[str, Mapping[str, Any]],
     confusion: Sequence[Sequence[int]] | None,
     experts: Mapping[str, Mapping[str, Any]],
+    teachers: Mapping[str, Mapping[str, Any]],
     seconds: Mapping[str, float],
     described: str,
 ) -> None:
@@ -39,6 +40,7 @@ def write_report(
       results: summary of each row.
       confusion: counts [K, K] of the distilled set; None if they were not kept.
       experts: summary of each kind of experts that were looked at.
+      teachers: summary of each teacher and observer that was looked at.
       seconds: stage -> wall time.
       described: the plan.
     """
@@ -54,6 +56,7 @@ def write_report(
         versions=versions(),
         seconds=seconds,
         experts=experts,
+        teachers=teachers,
     )
     files.write_text(run.workspace.report, text.render_json(made))
     table = text.render_markdown(made)
