@@ -79,7 +79,11 @@ def test_fields_of_the_page_can_be_set_on_the_command_line(registered, tmp_path)
 
 def test_a_name_is_registered_once(registered):
     preset = presets.Preset("other", "", "", {})
-    for section, methods in (("selection", {}), ("other", {"cfm": preset}), ("more", {"x": preset})):
+    for section, methods in (
+        ("selection", {}),
+        ("other", {"cfm": preset}),
+        ("more", {"x": preset}),
+    ):
         with pytest.raises(ValueError, match=r"registered already|not of section"):
             families.register(section, builder="a:b", settings={}, methods=methods)
 
