@@ -154,7 +154,7 @@ def make_reader(task: method.Task, settings: dict[str, Any]):
         matched = real_batches.draw_of_classes(generator, of_class, settings["batch_size"])
         size = settings["training_batch_size"]
         trained = real_batches.draw_of_all(generator, len(task.labels), size, members * steps)
-        shape = (members, steps, -1)
+        shape = (members, steps, trained.indices.shape[1])
         return Inputs(matched, jax.tree.map(lambda x: x.reshape(shape), trained))
 
     return read

@@ -53,7 +53,12 @@ def draw_of_all(generator: np.random.Generator, num_rows: int, size: int, count:
     Returns:
       Batch with indices int32 [count, B] and weights float32 [count, B].
     """
-    return pad([generator.permutation(num_rows)[:size] for _ in range(count)])
+    rows = [generator.permutation(num_rows)[:size] for _ in range(count)]
+    shape = (count, min(size, num_rows))
+    return Batch(
+        indices=np.array(rows, np.int32).reshape(shape),
+        weights=np.full(shape, 1 / shape[1], np.float32),
+    )
 
 
 def cut_pass(generator: np.random.Generator, num_rows: int, size: int, count: int) -> Batch:
