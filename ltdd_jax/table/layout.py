@@ -91,7 +91,8 @@ class _Marks:
     """Hands out a mark for every new text."""
 
     def __init__(self, write: Callable[[int], str]):
-        self._write, self._known = write, {}
+        self._write = write
+        self._known: dict[str, str] = {}
 
     def mark(self, text: str) -> str:
         """The mark of a text, the same for the same text."""
