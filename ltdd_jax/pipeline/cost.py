@@ -96,12 +96,8 @@ def _imagine(config, sets, workdir, set_name, keep) -> Run:
         settled = settle_config(config, sets[0], keep)
         plain = ConfigDict(settled.to_dict(), convert_dict=True)
         plain.data.whiten = "off"
-        problem = load_problem(plain, *sets, None, _ignore)
+        problem = load_problem(plain, *sets)
     return Run(settled, problem, Workspace(settled, workdir, set_name), StopRequest())
-
-
-def _ignore(message: str) -> None:
-    del message
 
 
 def _is_there(run: Run, kind: str) -> bool:

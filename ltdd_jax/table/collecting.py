@@ -11,6 +11,8 @@ from ltdd_jax.table.cells import Job
 
 FIRST, SECOND = "i", "ii"  # blocks: labels stored with the images, or a teacher's for every view
 RANDOM, FULL, DISTILLED = "random_real", "full_real", "distilled"
+RANDOM_SOFT = "random_real_soft"  # with soft labels of the same source as those of the set
+BESIDE = {"distilled_hard": "hard labels", "distilled_8bit": "8-bit pixels"}  # the same images
 _PREFIX = "ii_"  # of rows of the second block
 # Published with labels of a teacher for every view, so that they belong into the second block.
 _OF_TEACHERS = ("sre2l", "rded", "edc", "edc_adsa", "rldd")
@@ -56,7 +58,10 @@ class Line:
       row: name in the report.
       title: of the data set.
       summary: of the row, from the report.
-      over_random: percentage points above random real images of the same block and report.
+      over_random: percentage points above random real images of the same block and report, with
+        labels of the same kind where these were evaluated.
+      beside: name in `BESIDE` -> summary of the same images in that form.
+      teacher: accuracy of the teacher that labels, percent; None without one.
       published: number of the literature for the same cell.
       differences: of the set-up from the published one, clauses.
     """
@@ -68,6 +73,8 @@ class Line:
     title: str
     summary: Mapping[str, Any]
     over_random: float | None = None
+    beside: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    teacher: float | None = None
     published: Published | None = None
     differences: tuple[str, ...] = ()
 
@@ -90,9 +97,12 @@ def collect_lines(finished: Iterable[tuple[Job, Mapping[str, Any]]], find: Find)
     for block in (FIRST, SECOND):
         for setting in settings:
             here = [x for x in lines if (x.block, x.setting) == (block, setting)]
-            random = _tell_apart([x for x in here if x.kind == RANDOM])
-            full = _tell_apart([x for x in here if x.kind == FULL])
-            result += [*random, *(x for x in here if x.kind not in (RANDOM, FULL)), *full]
+            random, soft, full = (
+                _tell_apart([x for x in here if x.kind == kind])
+                for kind in (RANDOM, RANDOM_SOFT, FULL)
+            )
+            sets = [x for x in here if x.kind not in (RANDOM, RANDOM_SOFT, FULL)]
+            result += [*random, *soft, *sets, *full]
     return result
 
 
@@ -107,8 +117,7 @@ def _collect(job: Job, report: Mapping[str, Any], find: Find) -> list[Line]:
     for row, summary in results.items():
         block = summary.get("block", SECOND if row.startswith(_PREFIX) else FIRST)
         kind = row.removeprefix(_PREFIX)
-        random = results.get((_PREFIX if block == SECOND else "") + RANDOM)
-        has_random = random is not None and kind not in (RANDOM, FULL)
+        is_set = kind not in (RANDOM, RANDOM_SOFT, FULL)
         method = {RANDOM: "random", DISTILLED: job.cell.method}.get(kind)
         published = None
         if method and is_cut and _belongs(method, block):
@@ -121,12 +130,24 @@ def _collect(job: Job, report: Mapping[str, Any], find: Find) -> list[Line]:
                 row=row,
                 title=_name_row(job, kind, summary),
                 summary=summary,
-                over_random=summary["mean"] - random["mean"] if has_random else None,
+                over_random=_gain(results, row, summary, block) if is_set else None,
+                beside={name: results[name] for name in BESIDE if name in results}
+                if row == DISTILLED
+                else {},
+                teacher=(report.get("teacher") or {}).get("mean") if block == SECOND else None,
                 published=published,
                 differences=_differences(job, report, kind, published) if published else (),
             )
         )
     return lines
+
+
+def _gain(results, row, summary, block):
+    """What the report says, or the difference from random images of the block."""
+    if summary.get("ior") is not None:
+        return summary["ior"]
+    random = results.get((_PREFIX if block == SECOND else "") + RANDOM)
+    return None if random is None else summary["mean"] - random["mean"]
 
 
 def _belongs(method, block):
@@ -136,6 +157,8 @@ def _belongs(method, block):
 def _name_row(job, kind, summary):
     if kind == RANDOM:
         return "random real images"
+    if kind == RANDOM_SOFT:
+        return "random real images, soft labels"
     if kind == FULL:
         return "whole training set"
     method = job.cell.method
@@ -161,7 +184,7 @@ def _is_told(field, job, report, kind):
     """Whether a field has a say in the result and is no column of the table."""
     if field.startswith(_SILENT):
         return False
-    if kind == RANDOM:
+    if kind in (RANDOM, RANDOM_SOFT):
         return field.startswith(_OF_RANDOM)
     section = field.partition(".")[0]
     if section == "experts":

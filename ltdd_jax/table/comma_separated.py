@@ -9,12 +9,13 @@ from ltdd_jax.table.collecting import Line
 _PLAIN = ("mean", "std", "balanced", "many", "medium", "few")
 _PROTOCOL = ("labels", "images_stored", "images_seen", "updates", "rate")
 _TEXTS = ("augmentation", "student", "selection")
+_RANKING = ("hlr", "ior", "lrs")
 _BYTES = ("images", "labels", "teacher")
 HEADER = (
     "data", "long_tailed", "imbalance_factor", "images_per_class", "seed", "block", "cell", "row",
     "title", *_PLAIN, "over_random", "networks", "published_mean", "published_std",
     "published_source", "differences", *_PROTOCOL, *(f"bytes_of_{name}" for name in _BYTES),
-    *_TEXTS,
+    *_TEXTS, *_RANKING, "teacher",
 )  # fmt: skip
 
 
@@ -42,5 +43,6 @@ def _record(line: Line) -> list:
         "; ".join(line.differences),
         *(summary.get(name, defaults.get(name)) for name in _PROTOCOL),
         *(stored.get(name) for name in _BYTES),
-        *(summary.get(name) for name in _TEXTS),
+        *(summary.get(name) for name in (*_TEXTS, *_RANKING)),
+        line.teacher,
     ]  # fmt: skip

@@ -26,7 +26,7 @@ def render_latex(page: Page) -> str:
 
 def _render_sheet(sheet: Sheet, page: Page) -> str:
     used = [mark for row in sheet.rows for entry in row for mark in entry.marks]
-    legend = page.notes | page.references
+    legend = {**page.notes, **page.references}
     below = [
         f"\\textsuperscript{{{mark}}}~{escape(text)}."
         for mark, text in legend.items()

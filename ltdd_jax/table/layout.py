@@ -5,7 +5,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from ltdd_jax.evaluate import metrics
-from ltdd_jax.table.collecting import DISTILLED, FIRST, FULL, RANDOM, SECOND, Line
+from ltdd_jax.table.collecting import (
+    BESIDE,
+    DISTILLED,
+    FIRST,
+    FULL,
+    RANDOM,
+    RANDOM_SOFT,
+    SECOND,
+    Line,
+)
 
 ABSENT = "–"  # noqa: RUF001
 _DATA = {
@@ -26,7 +35,7 @@ _REGIMES = {
     "SE": "SE, stored labels of views of each image",
     "ST": "ST, the teacher labels every augmented batch",
 }
-_SHOWN = (RANDOM, DISTILLED, FULL)  # other rows of the reports stand in the CSV file
+_SHOWN = (RANDOM, RANDOM_SOFT, DISTILLED, FULL)  # other rows of the reports stand in the CSV file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +91,8 @@ class _Marks:
     """Hands out a mark for every new text."""
 
     def __init__(self, write: Callable[[int], str]):
-        self._write, self._known = write, {}
+        self._write = write
+        self._known: dict[str, str] = {}
 
     def mark(self, text: str) -> str:
         """The mark of a text, the same for the same text."""
@@ -148,6 +158,7 @@ def _fill(rows: Sequence[Line], notes: _Marks, references: _Marks):
         "labels": [Entry(_text(row, "labels")) for row in rows],
         "ours": [Entry(show_mean(row.summary["mean"], row.summary["std"])) for row in rows],
         "published": [_show_published(row, notes, references) for row in rows],
+        **{title: [_show_beside(row, name) for row in rows] for name, title in BESIDE.items()},
         "over random": [Entry(_signed(row.over_random)) for row in rows],
         **{title: [Entry(_number(row, name)) for row in rows] for name, title in _groups().items()},
         "images stored / seen": [Entry(_images(row)) for row in rows],
@@ -189,6 +200,9 @@ def _describe(rows: Sequence[Line]) -> str:
     for name in ("student", "augmentation", "selection"):
         if common.get(name):
             sentences.append(f"{name.capitalize()}: {common[name]}.")
+    teachers = sorted({f"{row.teacher:.1f} %" for row in rows if row.teacher is not None})
+    if teachers:
+        sentences.append(f"The teacher itself reaches {', '.join(teachers)}.")
     used = [_REGIMES[r] for r in _REGIMES if any(r == _text(row, "labels") for row in rows)]
     if used:
         sentences.append(f"Labels: {'; '.join(used)}.")
@@ -203,6 +217,11 @@ def _show_published(row: Line, notes: _Marks, references: _Marks) -> Entry:
         *(notes.mark(clause) for clause in row.differences),
     )
     return Entry(show_mean(row.published.mean, row.published.std), marks)
+
+
+def _show_beside(row: Line, name: str) -> Entry:
+    found = row.beside.get(name)
+    return Entry(ABSENT if found is None else show_mean(found["mean"], found["std"]))
 
 
 def _groups() -> dict[str, str]:

@@ -8,11 +8,12 @@ OVERHEAD = 1e11
 
 
 class Cost(Protocol):
-    """What `pipeline.Cost` is, as far as the order needs it."""
+    """What `pipeline.Cost` is; here, so that nothing imports JAX."""
 
     own: float
     shared: Mapping[str, float]
     there: frozenset[str]
+    has_begun: bool
 
 
 def order_cells(

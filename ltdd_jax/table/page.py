@@ -10,8 +10,7 @@ from ltdd_jax.table.layout import Entry, Page, Sheet
 
 _ARXIV = re.compile(r"arXiv[: ](\d{4}\.\d{4,5})")
 _CSS = """
-caption { text-align: left; }
-figure.table table td { white-space: nowrap; }
+thead th + th { white-space: normal; max-width: 7.5rem; }
 tbody tr:first-child th, tbody tr:first-child td { border-bottom: 2px solid var(--rule); }
 dl.legend { display: grid; grid-template-columns: max-content 1fr; gap: .2rem .8rem; }
 dl.legend dt { font-weight: 600; }

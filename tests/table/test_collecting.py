@@ -44,6 +44,31 @@ def test_gains_are_over_random_images_of_the_same_block():
     }  # fmt: skip
 
 
+def test_a_gain_of_the_report_comes_first():
+    """It is over random images with labels of the same kind, which may be soft."""
+    summary = made_up.make_summary(50.0, ior=1.5)
+    lines = collect("mtt", reports=[made_up.make_report(50.0, distilled=summary)])
+    assert [x.over_random for x in lines if x.row == "distilled"] == [1.5]
+
+
+def test_other_forms_of_the_same_images_stand_beside_them():
+    more = {
+        "distilled_hard": made_up.make_summary(41.0),
+        "distilled_8bit": made_up.make_summary(49.0),
+        "random_real_soft": made_up.make_summary(36.0),
+    }
+    report = made_up.make_report(50.0, **more) | {"teacher": {"mean": 62.9}}
+    lines = collect("mtt", reports=[report])
+    (line,) = [x for x in lines if x.row == "distilled"]
+    assert {name: x["mean"] for name, x in line.beside.items()} == {
+        "distilled_hard": 41.0, "distilled_8bit": 49.0,
+    }  # fmt: skip
+    assert [x.title for x in lines][:2] == ["random real images", "random real images, soft labels"]
+    assert all(x.teacher is None for x in lines)  # none labels in block (i)
+    second = collect("mtt", reports=[with_second(55.0, 54.0) | {"teacher": {"mean": 62.9}}])
+    assert {x.teacher for x in second if x.block == "ii"} == {62.9}
+
+
 def test_settings_do_not_mix():
     jobs = [
         *made_up.make_all("mtt"),

@@ -17,7 +17,8 @@ _CAPTION = (
 _HERE = "CIFAR-10-LT, imbalance factor 100, 10 images per class. "
 _FIRST = f"{_CAPTION}Augmentation: DSA. Labels: H, the class alone; S1, one soft vector per image."
 _SECOND = (
-    f"{_CAPTION}Augmentation: crop, cutmix. Labels: ST, the teacher labels every augmented batch."
+    f"{_CAPTION}Augmentation: crop, cutmix. The teacher itself reaches 62.9 %. Labels: ST, the "
+    "teacher labels every augmented batch."
 )
 _WIDE = "kB of images / labels / teacher"
 
@@ -118,6 +119,8 @@ def test_csv_has_every_number_in_full_and_nothing_where_nothing_is_known():
         "images_stored": "100", "images_seen": "100", "updates": "1001", "rate": "0.01",
         "bytes_of_images": "1228800", "bytes_of_labels": "4000", "bytes_of_teacher": "0",
         "augmentation": "DSA", "student": "ConvNet, width 64", "selection": "",
+        "hlr": "", "ior": "", "lrs": "", "teacher": "",
     }  # fmt: skip
     assert (random["mean"], random["std"], random["published_mean"]) == ("31.44", "0.25", "")
     assert (second["block"], second["bytes_of_teacher"]) == ("ii", "1280040")
+    assert second["teacher"] == "62.9"

@@ -51,6 +51,12 @@ def test_what_all_rows_share_is_said_once_and_the_rest_in_columns():
     assert "Augmentation" not in sheet.caption
 
 
+def test_forms_of_the_same_images_are_columns():
+    line = dataclasses.replace(golden.LINES[1], beside={"distilled_8bit": {"mean": 38, "std": 2}})
+    (sheet,) = lay_out("A table", [golden.LINES[0], line]).sheets
+    assert column(sheet, "8-bit pixels")[1] == "38.0 ± 2.0" and "hard labels" not in sheet.header
+
+
 def test_groups_without_classes_have_no_column():
     (first, _) = lay_out("A table", golden.LINES).sheets
     assert [title for title in first.header if "(" in title or title == "medium"] == [
