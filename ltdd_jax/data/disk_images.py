@@ -78,7 +78,8 @@ class DiskImages:
         flat = wanted.reshape(-1)
         result = np.empty((len(flat), *self._image_shape), np.uint8)
         starts = np.flatnonzero(np.diff(flat, prepend=-2) != 1)  # of runs of neighbours
-        for begin, end in zip(starts, [*starts[1:], len(flat)], strict=True):
+        ends = np.append(starts[1:], len(flat))[: len(starts)]  # no run, no end
+        for begin, end in zip(starts, ends, strict=True):
             self._read(int(flat[begin]), result[begin:end])
         return result.reshape((*wanted.shape, *self._image_shape))
 

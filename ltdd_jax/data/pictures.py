@@ -83,8 +83,8 @@ def _find_change(path: str) -> int:
 
 
 def _measure_first(pictures: Sequence[Entry]) -> tuple[int, int, int] | None:
-    """The shape of the first picture; None if it cannot be decoded."""
-    found = _try_decode(_read(pictures[0]), 0)
+    """The shape of the picture that is read first; None if it cannot be decoded."""
+    found = _try_decode(_read(min(pictures, key=lambda entry: entry.position)), 0)
     return found.shape if isinstance(found, np.ndarray) else None
 
 

@@ -13,6 +13,7 @@ QUICK = {
     "net__name": "mlp",
     "data__source": "folder",
     "data__subset": "as_is",
+    "data__image_size": 6,
     "data__normalize": True,
     "augment__strategy": "",
     "experts__representation__batch_size": 5,
@@ -23,14 +24,16 @@ QUICK = {
 
 @pytest.fixture
 def pictures(tmp_path):
+    """Grey and coloured files of two sizes."""
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
         for label, count in (("cat", 9), ("dog", 4)):
             folder = tmp_path / "pictures" / split / label
             folder.mkdir(parents=True)
             for number in range(count):
-                pixels = generator.integers(0, 256, (6, 6, 3), np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number}.png")
+                pixels = generator.integers(0, 256, (6 + number % 2, 6), np.uint8)
+                mode = "L" if number % 3 else "RGB"
+                Image.fromarray(pixels).convert(mode).save(folder / f"{number}.png")
     return tmp_path / "pictures"
 
 
