@@ -37,6 +37,7 @@ def make_method(run: Run) -> Method:
         snapshot=experts.Snapshots(run).read,
         num_experts=config.experts.num_experts,
         input_range=normalize.find_range(problem.preprocessing, problem.train_images),
+        preprocessing=problem.preprocessing,
         map_pairs=functools.partial(_map_pairs, run),
     )
     build = families.find_builder(section)
