@@ -62,7 +62,8 @@ PROTOCOL = {"num_epochs": 1000, "batch_size": 256}
 METHODS = {
     "dc": ("gradient_matching", GRADIENT | {"augmented": False, "initial_images": "noise"},
            {"num_epochs": 300, "batch_size": 256}),
-    "dsa": ("gradient_matching", GRADIENT | {"augmented": True, "initial_images": "real"}, PROTOCOL),
+    "dsa": ("gradient_matching", GRADIENT | {"augmented": True, "initial_images": "real"},
+            PROTOCOL),
     "dm": ("distribution_matching",
            DISTRIBUTION | {"networks": "fresh", "partition": 1, "image_lr": 1.0}, PROTOCOL),
     "idm": ("distribution_matching", QUEUE, PROTOCOL),
