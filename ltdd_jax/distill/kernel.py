@@ -27,6 +27,7 @@ _MAPS_PER_ROW = 6.7  # copies of the feature maps that a gradient keeps, as in `
 _AUGMENTED = 10  # copies of a batch's pictures while the derivative of the augmentation is taken
 _COPIES = 6  # of the synthetic images: themselves, moments, gradient, its parts and updates
 _GRADIENT_FORWARDS = 3
+_ASKED_AT_ONCE = 2048  # real images
 
 
 def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Method:
@@ -97,13 +98,16 @@ def select_start(task: method.Task, ipc: int) -> np.ndarray:
 
 def ask_teachers(task: method.Task) -> np.ndarray:
     """Mean logits of the teachers for all real images as they are, float32 [N, K]."""
-    return np.mean(
-        [
-            method.predict_in_blocks(jax.jit(one.network.apply), one.params, task.images)
-            for one in task.teachers("teacher")
-        ],
-        axis=0,
-    )
+    count, mean = len(task.labels), 0.0
+    teachers = task.teachers("teacher")
+    for one in teachers:
+        apply = jax.jit(one.network.apply)
+        parts = [  # the images of a large set lie on disk
+            method.predict_in_blocks(apply, one.params, task.images[i : i + _ASKED_AT_ONCE])
+            for i in range(0, count, _ASKED_AT_ONCE)
+        ]
+        mean = mean + np.concatenate(parts) / len(teachers)
+    return mean
 
 
 def make_reader(
