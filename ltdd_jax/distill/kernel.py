@@ -60,11 +60,13 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
     def init(key, synthetic):
         pool_key, key = jax.random.split(key)
         params = jax.vmap(task.network.init)(jax.random.split(pool_key, size))
+        # Spread, so that the members start anew one after the other and the pool stays mixed.
+        ages = jnp.arange(size, dtype=jnp.int32) * stages[0].pool_steps // size
         return steps.State(
             step=jnp.zeros((), jnp.int32),
             synthetic=synthetic,
             moments=image_tx.init((synthetic.images, synthetic.label_logits)),
-            pool=steps.Pool(params, jax.vmap(pool_tx.init)(params), jnp.zeros(size, jnp.int32)),
+            pool=steps.Pool(params, jax.vmap(pool_tx.init)(params), ages),
             key=key,
         )
 

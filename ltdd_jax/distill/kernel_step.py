@@ -47,7 +47,7 @@ class Pool:
     Attributes:
       params: all parameters.
       opt_state: Adam's.
-      age: int32 [M], training steps since the last start.
+      age: int32 [M], training steps since the last start; what each begins with is spread.
     """
 
     params: Params
