@@ -16,10 +16,16 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[*setuptools.find_packages(include=["ltdd_jax", "ltdd_jax.*"]), "ltdd_jax.configs"],
-    package_dir={"ltdd_jax.configs": "configs"},
+    packages=[
+        *setuptools.find_packages(include=["ltdd_jax", "ltdd_jax.*"]),
+        "ltdd_jax.configs",
+        "ltdd_jax.configs.tables",
+    ],
+    package_dir={"ltdd_jax.configs": "configs", "ltdd_jax.configs.tables": "configs/tables"},
     package_data={"ltdd_jax": ["py.typed"]},
-    entry_points={"console_scripts": ["ltdd=ltdd_jax.main:run"]},
+    entry_points={
+        "console_scripts": ["ltdd=ltdd_jax.main:run", "ltdd-table=ltdd_jax.table.__main__:run"]
+    },
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",

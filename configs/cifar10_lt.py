@@ -6,31 +6,39 @@ Zhao et al., "Distilling Long-tailed Datasets", CVPR 2025, https://arxiv.org/abs
     python -m ltdd_jax.main --config=configs/cifar10_lt.py:if100_ipc10 --config.data.data_dir=DIR
 
 After the colon, joined by commas: `ifFACTOR_ipcIMAGES` with factor 10, 50, 100 or 200 and 10, 20
-or 50 images per class (`if100_ipc10` when left out); the name of a method (`dam_ed`, the paper's,
-when left out; its parts `dam` and `ed`; `mtt`, `tesla`, `ftd`, `datm` with the numbers of their own
-papers; the selections `random`, `k_center`, `herding`, `graph_cut`); `exact` for the exact gradient
-instead of the paper's two-pass one, for which the learning rates were tuned; `as_published` for as
-many shards of the student as the released settings list GPUs (docs/shards.md). if50_ipc50 and
-if200_ipc50 follow their released files with the one field mended in which each contradicts itself
-(imbalance factor and images per class).
+or 50 images per class, or `if100_ipc1` (`if100_ipc10` when left out); the name of a method
+(`dam_ed`, the paper's, when left out; its parts `dam` and `ed`; `mtt`, `tesla`, `ftd`, `datm` with
+the numbers of their own papers; the selections `random`, `k_center`, `herding`, `graph_cut`; or any
+other); `exact` for the exact gradient instead of the paper's two-pass one, for which the learning
+rates were tuned; `as_published` for as many shards of the student as the released settings list
+GPUs (docs/shards.md). if50_ipc50 and if200_ipc50 follow their released files with the one field
+mended in which each contradicts itself (imbalance factor and images per class). if100_ipc1 has no
+released settings and takes those of if100_ipc10 (our choice).
 
 Cost of if100_ipc10: 74 PFLOP for the experts and 145 PFLOP for the distillation; the authors'
 program took 31 388 s and, at 1 image per class, 30 141 s on one RTX 3090 (arXiv 2511.18858).
 Cells of one factor have the same experts: keep them in one --workdir, each with a --set=NAME.
 
 Published accuracy, top-1 % on the balanced test set. It is the best of 21 evaluations on that test
-set; this program reports the last iterate.
+set; this program reports the last iterate. ltdd_jax/literature.py has the other methods' numbers.
 
-    factor   ipc 10       ipc 20       ipc 50
-        10   58.1 ± 0.3   63.0 ± 1.0   70.5 ± 0.4
-        50   54.2 ± 1.0   59.4 ± 0.7   65.8 ± 0.2
-       100   53.4 ± 0.1   58.2 ± 0.6   64.0 ± 0.9
-       200                             62.3
+    factor   ipc 1   ipc 10       ipc 20       ipc 50
+        10           58.1 ± 0.3   63.0 ± 1.0   70.5 ± 0.4
+        50           54.2 ± 1.0   59.4 ± 0.7   65.8 ± 0.2
+       100   24.1    53.4 ± 0.1   58.2 ± 0.6   64.0 ± 0.9   (24.1: arXiv 2511.18858)
+       200                                     62.3
 """
 
 from ml_collections import ConfigDict
 
-from ltdd_jax.config import DEFAULT_METHOD, METHODS, base_config, parse_argument, use_preset
+from ltdd_jax.config import (
+    DEFAULT_METHOD,
+    METHODS,
+    base_config,
+    find_published,
+    parse_argument,
+    use_preset,
+)
 
 # (imbalance factor, images per class): start epochs (min, current, max) of the representation
 # phase; iterations over which their range grows, 0 for the whole range at once; start epochs of
@@ -52,6 +60,7 @@ _CELLS = {
     (200, 20): ((0, 20, 40), 0, (0, 0, 1), 80, 1000.0, (0.1, 1.0)),
     (200, 50): ((0, 20, 40), 0, (0, 0, 1), 80, 1000.0, (0.1, 1.0)),
 }
+_CELLS[100, 1] = _CELLS[100, 10]
 _DEFAULT = (100, 10)
 # Devices that the released settings of each cell list; see docs/shards.md.
 _GPUS = {
@@ -95,6 +104,6 @@ def get_config(argument: str = "") -> ConfigDict:
         phase.expansion_end = growth or phase.expansion_end
         phase.loss_weight = weight
     if "as_published" in modifiers:
-        trajectory.num_shards = _GPUS[factor, ipc]
+        trajectory.num_shards = find_published(_GPUS, factor, ipc)
     use_preset(config, method or DEFAULT_METHOD)
     return config

@@ -35,6 +35,10 @@ def get_config(argument: str = "") -> ConfigDict:
     experts.classifier.num_epochs = 5
     experts.classifier.batch_size = 64
 
+    for asked in (config.teacher, config.observer):
+        asked.num_epochs = 60
+    config.observer.nets = ("convnet_bn",)
+
     distill, trajectory = config.distill, config.trajectory
     distill.ipc = 2
     trajectory.num_iterations = 300
@@ -43,6 +47,26 @@ def get_config(argument: str = "") -> ConfigDict:
     trajectory.classifier.loss_weight = 1.0
     for phase in (trajectory.representation, trajectory.classifier):
         phase.student_steps = 20
+
+    gradient, distribution, dream = (
+        config.gradient_matching,
+        config.distribution_matching,
+        config.dream,
+    )
+    gradient.num_networks = 100
+    gradient.image_steps = 5
+    gradient.training_epochs = 10
+    distribution.num_iterations = 500
+    distribution.queue_size = 20
+    dream.num_networks = 10
+    dream.inner_steps = 50
+    dream.num_clusters = 32
+    dream.training_images = 256
+    dream.training_batch_size = 64
+    kernel = config.kernel
+    kernel.first.num_iterations, kernel.second.num_iterations = 100, 400
+    kernel.batch_size = 100
+    kernel.real_augmentation = "crop"
 
     config.evaluation.num_epochs = 200
     config.evaluation.full_num_epochs = 100  # of 417 images: as good as 200, in half the time
@@ -54,11 +78,20 @@ def get_config(argument: str = "") -> ConfigDict:
         experts.num_experts = 2
         experts.representation.num_epochs = 6
         experts.classifier.num_epochs = 2
+        for asked in (config.teacher, config.observer):
+            asked.num_epochs = 4
         trajectory.num_iterations = 10
         trajectory.representation.current_start_epoch = 2
         trajectory.representation.max_start_epoch = 4
         for phase in (trajectory.representation, trajectory.classifier):
             phase.student_steps = 4
+        gradient.num_networks, gradient.image_steps, gradient.training_epochs = 5, 2, 2
+        distribution.num_iterations = 10
+        distribution.queue_size, distribution.queue_interval = 4, 3
+        distribution.training_steps = 2
+        dream.num_networks, dream.inner_steps, dream.cluster_interval = 2, 5, 5
+        kernel.first.num_iterations, kernel.second.num_iterations = 5, 10
+        kernel.first.pool_size = kernel.second.pool_size = 2
         config.evaluation.num_epochs = 10
         config.evaluation.full_num_epochs = 5
         config.runtime.log_steps = 5

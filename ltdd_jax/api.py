@@ -158,17 +158,9 @@ def evaluate_dataset(
       `mean` and `std` of the accuracy in %, `per_seed`, `per_class`, `balanced` and, with
       `train_counts`, the groups present of `many`, `medium`, `few`.
     """
-    name = network or dataset.network["name"]
-    sizes: dict[str, Any] = {"width": width, "depth": depth}
-    sizes = {key: dataset.network[key] if n is None else n for key, n in sizes.items()}
-    net = nets.build(
-        name,
-        image_shape=dataset.images.shape[1:],
-        num_classes=dataset.num_classes,
-        **(sizes if name == "convnet" else {}),
-    )
+    dataset = dataset.expand()
     evaluator = evaluation.make_evaluator(
-        net,
+        _build_network(dataset, network, {"width": width, "depth": depth}),
         augment.make_augment(dataset.augmentation if augmentation is None else augmentation),
         num_rows=len(dataset.labels),
         num_epochs=num_epochs,
@@ -190,6 +182,17 @@ def evaluate_dataset(
     )
     no_groups = metrics.GROUPS if train_counts is None else ()
     return {key: value for key, value in summary.items() if key not in no_groups}
+
+
+def _build_network(dataset, name, sizes):
+    name = name or dataset.network["name"]
+    sizes = {key: dataset.network[key] if n is None else n for key, n in sizes.items()}
+    return nets.build(
+        name,
+        image_shape=dataset.images.shape[1:],
+        num_classes=dataset.num_classes,
+        **(sizes if name == "convnet" else {}),
+    )
 
 
 def _train(evaluator, dataset, rates, num_seeds, seed):

@@ -16,7 +16,7 @@ from ltdd_jax.errors import UserError
 
 _HERE = pathlib.Path(__file__).parent
 # In an installed package the configs lie inside of it, in a checkout beside it.
-_PACKAGED = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"
+CONFIGS = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"
 MISSING_CONFIG = "--config is missing: give --config=configs/digits_lt.py, for instance"
 
 HELP = """ltdd_jax: long-tailed dataset distillation. Turns a training set whose classes have very
@@ -51,7 +51,7 @@ def find_packaged(argv: Sequence[str]) -> list[str]:
     for argument in argv:
         match = re.fullmatch(r"(--?config=|)([\w.-]+?)(:.*|)", argument, re.DOTALL)
         if match and (match[1] or is_value):
-            path = _PACKAGED / f"{match[2]}.py"
+            path = CONFIGS / f"{match[2]}.py"
             if path.exists() and not pathlib.Path(match[2]).exists():
                 argument = f"{match[1]}{path}{match[3]}"
         is_value = argument in ("--config", "-config")

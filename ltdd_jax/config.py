@@ -7,7 +7,7 @@ A file in `configs/` calls `base_config()`, overrides fields, lays a method's pr
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -24,7 +24,14 @@ from ltdd_jax.records import flatten
 METHODS = presets.PRESETS.keys()  # a view, which shows methods that are registered later
 DEFAULT_METHOD = "dam_ed"
 # Where files lie is not part of what a result is: data and trajectories carry fingerprints.
-_LOCATIONS = ("data.data_dir", "data.path", "experts.path")
+_LOCATIONS = (
+    "data.data_dir",
+    "data.path",
+    "data.train_list",
+    "data.memory",
+    "data.cache",
+    "experts.path",
+)
 
 
 def base_config() -> ConfigDict:
@@ -65,7 +72,10 @@ def set_field(config: ConfigDict, field: str, value: Any) -> None:
 
 def locate_data(config: ConfigDict) -> dict[str, Any]:
     """Where the data lie and how much may be read, as arguments of `sources.load_splits`."""
-    names = ("data_dir", "path", "image_size", "follow_links", "max_file_mb", "max_total_gb")
+    names = (
+        *("data_dir", "path", "image_size", "train_list", "follow_links"),
+        *("max_file_mb", "max_total_gb", "memory", "cache"),
+    )
     return {name: config.data[name] for name in names}
 
 
@@ -143,3 +153,21 @@ def parse_argument(
         if len(several) > 1:
             raise UserError(f"the config file takes one {what}, not {' and '.join(several)}")
     return (chosen or variants)[0], (named or [""])[0], frozenset(words) & frozenset(modifiers)
+
+
+def find_published(table: Mapping[tuple[int, int], Any], factor: int, ipc: int) -> Any:
+    """The entry of a cell in a table of released settings.
+
+    Args:
+      table: (imbalance factor, images per class) -> setting.
+
+    Raises:
+      UserError: nothing was released for the cell.
+    """
+    if (factor, ipc) not in table:
+        released = ", ".join(f"if{f}_ipc{i}" for f, i in table)
+        raise UserError(
+            f"if{factor}_ipc{ipc} has no released settings, so as_published is not possible: leave "
+            + (f"it out or take one of {released}" if released else "it out")
+        )
+    return table[factor, ipc]

@@ -28,6 +28,8 @@ class DistilledDataset:
       preprocessing: what `whiten` applies; fitted to the real training images.
       network: name, width and depth of the network it was distilled with.
       augmentation: operations of DSA it was distilled with, joined by "_".
+      partition: f; each image holds f x f pictures, and a network is trained on those, see
+        `expand`. 1 for most methods.
     """
 
     images: np.ndarray
@@ -39,6 +41,14 @@ class DistilledDataset:
     preprocessing: Any
     network: Mapping[str, Any]
     augmentation: str
+    partition: int = 1
+
+    def expand(self) -> "DistilledDataset":
+        """The set as a network is trained on it: every picture an image of its own, enlarged.
+
+        The set itself where images hold one picture each (`partition` 1).
+        """
+        return self if self.partition == 1 else _expand(self)
 
     @property
     def num_classes(self) -> int:
@@ -65,7 +75,7 @@ class DistilledDataset:
         return normalize.apply(self.preprocessing, np.asarray(pixels))
 
     def batches(self, key: Any, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """One pass over the set in random order; the last batch may be smaller.
+        """One pass over the (expanded) set in random order; the last batch may be smaller.
 
         Args:
           key: a number, or a key of JAX; equal keys give equal orders.
@@ -79,11 +89,30 @@ class DistilledDataset:
             import jax
 
             seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
-        order = np.random.default_rng(seed).permutation(len(self.labels))
-        probabilities = self.label_probabilities
+        shown = self.expand()
+        order = np.random.default_rng(seed).permutation(len(shown.labels))
+        probabilities = shown.label_probabilities
         for begin in range(0, len(order), size):
             rows = order[begin : begin + size]
-            yield self.images[rows], probabilities[rows]
+            yield shown.images[rows], probabilities[rows]
+
+
+def _expand(dataset):
+    from ltdd_jax.data import mosaic, normalize
+
+    images = np.asarray(mosaic.expand(dataset.images, dataset.partition))
+    labels, logits = (
+        np.asarray(mosaic.repeat_labels(x, dataset.partition))
+        for x in (dataset.labels, dataset.label_logits)
+    )
+    return dataclasses.replace(
+        dataset,
+        images=images,
+        pixels=normalize.invert(dataset.preprocessing, images),
+        labels=labels,
+        label_logits=logits,
+        partition=1,
+    )
 
 
 def load_dataset(directory: str | pathlib.Path, set_name: str = "") -> DistilledDataset:
@@ -122,4 +151,5 @@ def load_dataset(directory: str | pathlib.Path, set_name: str = "") -> Distilled
         preprocessing=normalize.load(root / "preprocessing.npz"),
         network=network,
         augmentation=augmentation,
+        partition=int(found.get("partition", 1)),
     )

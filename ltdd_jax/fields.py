@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltdd_jax import budget as budgets
-from ltdd_jax import presets
+from ltdd_jax import presets, teacher_fields
 from ltdd_jax.family_fields import SELECTION, TRAJECTORY
 from ltdd_jax.rules import (
     FREE,
@@ -29,6 +29,8 @@ SOURCES = (
     "cifar10",
     "cifar100",
     "fashion_mnist",
+    "tiny_imagenet",
+    "imagenet",
     "folder",
     "npz",
     "arrays",
@@ -36,15 +38,21 @@ SOURCES = (
 NETS = (
     "alexnet",
     "alexnet_64",
+    "alexnet_bn",
     "convnet",
+    "convnet_bn",
     "lenet",
     "lenet_64",
     "mlp",
     "resnet18",
     "resnet18_64",
     "resnet18_ap",
+    "resnet18_bn",
+    "resnet32_bn",
     "vgg11",
     "vgg11_64",
+    "vgg11_bn",
+    "vit",
 )
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 CONVOLUTIONS = ("auto", "lax", "patches", "shifts")
@@ -70,8 +78,14 @@ _DATA = {
     "path": Field(
         "",
         FREE,
-        "Directory or .tar with train/ and test/ class folders (source=folder), or file of arrays "
-        "(source=npz).",
+        "Directory, .zip or .tar with train/ and test/ class folders (source=folder) or with the "
+        "original files (source=tiny_imagenet, imagenet), or file of arrays (source=npz).",
+    ),
+    "train_list": Field(
+        "",
+        FREE,
+        "File with the training pictures that count, a line `train/CLASS/FILE LABEL` each, such as "
+        "ImageNet_LT_train.txt (source=imagenet); empty for all.",
     ),
     "image_size": Field(
         0,
@@ -98,6 +112,18 @@ _DATA = {
     ),
     "max_total_gb": Field(
         64, at_least(1), "Largest sum of the picture files, or of all members of an archive, GB."
+    ),
+    "memory": Field(
+        "auto",
+        one_of("auto", "load", "stream"),
+        "load keeps the pixels in memory; stream writes them decoded into data.cache and reads "
+        "what each batch needs; auto streams sets of more than 2 GiB of pixels.",
+    ),
+    "cache": Field(
+        "",
+        FREE,
+        "Directory of decoded pictures that are streamed; empty is ltdd_jax/pictures in the user's "
+        "cache.",
     ),
     "zca_eps": Field(
         0.1,
@@ -314,6 +340,8 @@ FIELDS: dict[str, Any] = {  # of the shape of a Tree; `families` adds sections
     "distill": _DISTILL,
     "trajectory": TRAJECTORY,
     "selection": SELECTION,
+    "teacher": teacher_fields.make_section(NETS, "convnet", "Asked for labels and crops"),
+    "observer": teacher_fields.make_section(NETS, "resnet32_bn", "Lends statistics for recovery"),
     "evaluation": _EVALUATION,
     "runtime": _RUNTIME,
 }

@@ -283,10 +283,11 @@ def choose(name: str, source: str, ipc: int) -> dict[str, Any]:
     Args:
       name: of `PRESETS`.
       source: data source of the config.
-      ipc: images per class; 20 takes the numbers of 10, as the authors of the paper did for their
-        baselines.
+      ipc: images per class; 20 takes the numbers of 10 where it has none of its own, as the
+        authors of the paper did for their baselines.
     """
     preset = PRESETS[name]
     near = 10 if ipc == 20 else ipc
-    numbers = preset.published.get((source, near), _NO_FIELDS)
+    of_near = preset.published.get((source, near), _NO_FIELDS)
+    numbers = preset.published.get((source, ipc), of_near)
     return {"distill.method": name, **preset.settings, **numbers}

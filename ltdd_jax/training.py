@@ -5,18 +5,21 @@ train many at once.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
+from ltdd_jax.nets import partition
 from ltdd_jax.types import AugmentFn, Batch, Params
 
-# (params, inputs [B, ...], targets [B] or [B, K], weights [B]) -> scalar
-LossFn = Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]
-# (loss as a function of params, params) -> (loss, direction to descend)
-GradientFn = Callable[[Callable[[Params], jax.Array], Params], tuple[jax.Array, Params]]
+# (params, inputs [B, ...], targets [B] or [B, K], weights [B]) -> scalar, or with `has_aux`
+# (scalar, params with the statistics after this batch)
+LossFn = Callable[[Params, jax.Array, jax.Array, jax.Array], Any]
+# (loss as a function of params, params, has_aux=False) -> (loss, direction to descend)
+GradientFn = Callable[..., tuple[Any, Params]]
 
 
 @flax.struct.dataclass
@@ -25,8 +28,8 @@ class TrainState:
 
     Attributes:
       step: int32 scalar, optimiser steps done.
-      params: trainable parameters.
-      opt_state: momentum.
+      params: trainable parameters, and running statistics where the network has some.
+      opt_state: momentum of the former.
     """
 
     step: jax.Array
@@ -34,24 +37,29 @@ class TrainState:
     opt_state: optax.OptState
 
 
-def make_optimizer(*, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+def make_optimizer(
+    *, momentum: float, weight_decay: float, nesterov: bool = False
+) -> optax.GradientTransformation:
     """v ← μv + (d + wd·w): heavy-ball SGD before the learning rate is applied.
+
+    With `nesterov` the step is d + wd·w + μv.
 
     Weight decay acts on all parameters, norms and biases included (as published).
     """
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
-    trace = optax.trace(momentum) if momentum else optax.identity()
+    trace = optax.trace(momentum, nesterov) if momentum else optax.identity()
     return optax.chain(decay, trace)
 
 
 def init_train_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
     """State before the first step."""
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
+    trained, _ = partition.split_statistics(params)
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(trained))
 
 
-def plain_gradient(loss: Callable[[Params], jax.Array], params: Params):
+def plain_gradient(loss: Callable[[Params], Any], params: Params, has_aux: bool = False):
     """The gradient itself: (loss, ∇loss)."""
-    return jax.value_and_grad(loss)(params)
+    return jax.value_and_grad(loss, has_aux=has_aux)(params)
 
 
 def vectorize(
@@ -91,6 +99,7 @@ def make_epoch(
     augment: AugmentFn,
     gradient: GradientFn = plain_gradient,
     prepare: Callable[[Params, jax.Array], jax.Array] = lambda frozen, images: images,
+    has_aux: bool = False,
 ) -> Callable:
     """Builds one epoch: a scan over its batches.
 
@@ -101,6 +110,8 @@ def make_epoch(
       augment: (key, images) -> images, drawn anew for each batch.
       gradient: how the descent direction is formed.
       prepare: (frozen, augmented images) -> inputs of the loss, outside of its derivative.
+      has_aux: whether `loss_fn` also returns the parameters with their statistics after the batch;
+        neither the gradient nor weight decay touches these.
 
     Returns:
       `run_epoch(key, epoch, state, frozen, data, learning_rate) -> (state, mean loss)` with
@@ -125,12 +136,20 @@ def make_epoch(
             rows = augment_in_turn(jax.random.fold_in(epoch_key, index), images[batch.indices])
             rows = prepare(frozen, rows)
 
-            def loss(params):
+            trained, statistics = partition.split_statistics(state.params)
+
+            def loss(trained):
+                params = partition.merge_statistics(trained, statistics)
                 return loss_fn(params, rows, targets[batch.indices], batch.weights)
 
-            value, direction = gradient(loss, state.params)
-            updates, opt_state = tx.update(direction, state.opt_state, state.params)
-            params = jax.tree.map(lambda p, v: p - learning_rate * v, state.params, updates)
+            if has_aux:
+                (value, seen), direction = gradient(loss, trained, has_aux=True)
+                _, statistics = partition.split_statistics(seen)
+            else:
+                value, direction = gradient(loss, trained)
+            updates, opt_state = tx.update(direction, state.opt_state, trained)
+            trained = jax.tree.map(lambda p, v: p - learning_rate * v, trained, updates)
+            params = partition.merge_statistics(trained, statistics)
             state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
             return state, value
 

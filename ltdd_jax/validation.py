@@ -7,6 +7,7 @@ from typing import Any
 from ltdd_jax import fields, presets
 from ltdd_jax.errors import UserError
 
+_WITH_PATH = ("folder", "npz", "fashion_mnist", "tiny_imagenet", "imagenet")
 _MAX_INT = 2**31 - 1  # what the compiled programs count with
 _TYPE_NAMES = {
     bool: "true or false",
@@ -91,16 +92,21 @@ def _check_data(values: Mapping[str, Any]) -> None:
     if source == "folder" and not path:
         raise UserError(
             "--config.data.path is empty: with --config.data.source=folder it must be the "
-            "directory or .tar that holds train/ and test/"
+            "directory, .zip or .tar that holds train/ and test/"
         )
     if source == "npz" and not path:
         raise UserError(
             "--config.data.path is empty: with --config.data.source=npz it must be the .npz file"
         )
-    if source not in ("folder", "npz", "fashion_mnist") and path:
+    if source not in _WITH_PATH and path:
         raise UserError(
             f"--config.data.path={path} is not read with --config.data.source={source}: set "
             "--config.data.source=folder, or leave the path out"
+        )
+    if values["data.train_list"] and values["data.subset"] != "as_is":
+        raise UserError(
+            f"--config.data.train_list={values['data.train_list']} says which pictures count, so "
+            "that nothing is left to cut: it needs --config.data.subset=as_is"
         )
     if values["data.mismatched_test"] and values["data.normalize"]:
         raise UserError(

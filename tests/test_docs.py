@@ -24,12 +24,12 @@ def registered(tmp_path, monkeypatch):
     tables = (families.BUILDERS, presets.PRESETS, fields.FIELDS, validation.CHECKS)
     before = [dict(table) for table in tables]
     method_before = fields.FIELDS["distill"]["method"]
-    (tmp_path / "distribution_matching.py").write_text(METHOD, encoding="utf-8")
+    (tmp_path / "characteristic_matching.py").write_text(METHOD, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    import distribution_matching
+    import characteristic_matching
 
-    yield distribution_matching
-    del sys.modules["distribution_matching"]
+    yield characteristic_matching
+    del sys.modules["characteristic_matching"]
     for table, entries in zip(tables, before, strict=True):
         table.clear()
         table.update(entries)
@@ -43,17 +43,17 @@ def test_a_method_takes_fewer_than_sixty_lines():
 
 def test_the_method_of_the_page_keeps_the_contract(registered, monkeypatch):
     """Every test of the contract; breaks when the page shows a method that cannot be resumed."""
-    small = {"distribution_matching.num_iterations": 4, "distribution_matching.batch_size": 5}
+    small = {"characteristic_matching.num_iterations": 4, "characteristic_matching.batch_size": 5}
     monkeypatch.setattr(tasks, "TINY", tasks.TINY | small)
-    assert "dm" in configs.METHODS
-    case = test_method.make_case("dm")
+    assert "cfm" in configs.METHODS
+    case = test_method.make_case("cfm")
     ran = 0
     for name, function in vars(test_method).items():
         if name.startswith("test_") and list(inspect.signature(function).parameters) == ["case"]:
             function(case)
             ran += 1
     assert ran > 8
-    test_method.test_impossible_settings_are_refused_with_one_sentence("dm")
+    test_method.test_impossible_settings_are_refused_with_one_sentence("cfm")
 
 
 def test_the_config_of_the_page_is_valid(registered):
@@ -61,17 +61,17 @@ def test_the_config_of_the_page_is_valid(registered):
     exec(CONFIG, names)
     config = names["get_config"]()
     configs.validate(config)
-    assert config.distill.method == "dm"
-    config.distribution_matching.batch_size = 0
-    with pytest.raises(UserError, match=r"distribution_matching\.batch_size=0"):
+    assert config.distill.method == "cfm"
+    config.characteristic_matching.batch_size = 0
+    with pytest.raises(UserError, match=r"characteristic_matching\.batch_size=0"):
         configs.validate(config)
 
 
 def test_fields_of_the_page_can_be_set_on_the_command_line(registered, tmp_path):
     """Breaks when a registered section is refused because the file has not been read yet."""
-    path = tmp_path / "digits_dm.py"
+    path = tmp_path / "digits_cfm.py"
     path.write_text(CONFIG, encoding="utf-8")
-    set_field = "--config.distribution_matching.batch_size=64"
+    set_field = "--config.characteristic_matching.batch_size=64"
     command_line.check_overrides([f"--config={path}", set_field])
     with pytest.raises(UserError, match="is not a field"):
         command_line.check_overrides([f"--config={path}", f"{set_field[:-4]}s=64"])
@@ -79,7 +79,11 @@ def test_fields_of_the_page_can_be_set_on_the_command_line(registered, tmp_path)
 
 def test_a_name_is_registered_once(registered):
     preset = presets.Preset("other", "", "", {})
-    for section, methods in (("selection", {}), ("other", {"dm": preset}), ("more", {"x": preset})):
+    for section, methods in (
+        ("selection", {}),
+        ("other", {"cfm": preset}),
+        ("more", {"x": preset}),
+    ):
         with pytest.raises(ValueError, match=r"registered already|not of section"):
             families.register(section, builder="a:b", settings={}, methods=methods)
 

@@ -236,7 +236,7 @@ def test_links_out_of_the_pages_become_names():
         "[a](../benchmarks/x.md) [b](reliability.md) [`configs/c.py`](../configs/c.py#d) ![p](../q)"
     )
     assert HOOKS["name_files"](text, "") == (
-        "the page (`benchmarks/x.md` in the repository) [b](reliability.md) `configs/c.py` ![p](../q)"
+        "the page (`benchmarks/x.md` in the repository) [b](shards.md) `configs/c.py` ![p](../q)"
     )
     assert HOOKS["name_files"]("[s](../shards.md)", "reference") == "[s](../shards.md)"
 

@@ -15,7 +15,7 @@ from ltdd_jax.data import sources
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
-# The same in all cells of both data sets.
+# The same in all cells of all data sets, where a data set says nothing else.
 COMMON = {
     "data.subset": "long_tail",
     "data.image_size": 0,
@@ -100,6 +100,19 @@ CIFAR100 = {
     "trajectory.classifier.loss_weight": 0.1,
 }
 
+TINY_IMAGENET = {
+    "data.source": "tiny_imagenet",
+    "data.normalize": False,
+    "net.depth": 4,
+    "trajectory.initial_images": "real",
+    "trajectory.label_lr": 10.0,
+    "trajectory.image_lr": 100.0,
+    "trajectory.representation.sequential": False,
+    "trajectory.classifier.sequential": False,
+    "trajectory.representation.loss_weight": 1.0,
+    "trajectory.classifier.loss_weight": 0.1,
+}
+
 # N1 N2 | start 1: min cur max | expand, 0 for no sequential generation | start 2: cur | image lr
 # | lambda 1, lambda 2
 CIFAR10_CELLS = """
@@ -126,6 +139,16 @@ if20_ipc20   20 70
 if20_ipc50   20 70
 """
 
+# N1 N2 | start 1: min max | batch | rate of the step size | iterations, 0 to this one inclusive
+TINY_IMAGENET_CELLS = """
+if10_ipc10   25 25   10 50    500   1e-4   10000
+if10_ipc20   20 20   10 50    500   1e-4   10000
+if10_ipc50   10 10   40 70   1000   1e-5   10000
+if20_ipc10   25 25   10 50    500   1e-4   10000
+if20_ipc20   20 20   10 50    500   1e-4   10000
+if20_ipc50   10 10   40 70   1000   1e-5    1500
+"""
+
 # Where we leave the released program on purpose, and why.
 OURS = {
     "data.mismatched_test": False,  # its test images of CIFAR-10-LT are normalised, training is not
@@ -145,6 +168,9 @@ NOT_PUBLISHED = {
     "name",
     "data.data_dir",
     "data.path",
+    "data.train_list",
+    "data.memory",
+    "data.cache",
     "data.follow_links",
     "data.max_file_mb",
     "data.max_total_gb",
@@ -153,6 +179,9 @@ NOT_PUBLISHED = {
     "experts.path",
     "evaluation.keep_networks",
 }
+# Sections of the config that the paper's method does not read.
+OTHER_FAMILIES = ("gradient_matching", "distribution_matching", "dream", "kernel")
+OTHER_FAMILIES += ("teacher", "observer")  # networks that other methods ask, see TEACHERS
 # Read only with sequential generation.
 WITHOUT_EFFECT = {
     "trajectory.representation.current_start_epoch",
@@ -193,6 +222,19 @@ def cifar10_cell(numbers: list[str]) -> dict[str, object]:
     return fields
 
 
+def tiny_imagenet_cell(numbers: list[str]) -> dict[str, object]:
+    """The fields that one line of TINY_IMAGENET_CELLS gives."""
+    return {
+        "trajectory.representation.student_steps": int(numbers[0]),
+        "trajectory.classifier.student_steps": int(numbers[1]),
+        "trajectory.representation.min_start_epoch": int(numbers[2]),
+        "trajectory.representation.max_start_epoch": int(numbers[3]),
+        "trajectory.batch_size": int(numbers[4]),
+        "trajectory.step_size_lr": float(numbers[5]),
+        "trajectory.num_iterations": int(numbers[6]) + 1,
+    }
+
+
 def cells() -> list[tuple[str, str, dict[str, object]]]:
     """(config file, cell, its published fields) of all cells."""
     found = []
@@ -206,6 +248,10 @@ def cells() -> list[tuple[str, str, dict[str, object]]]:
             "trajectory.representation.max_start_epoch": int(high),
         }
         found.append(("cifar100_lt", cell, COMMON | CIFAR100 | starts))
+    for line in TINY_IMAGENET_CELLS.split("\n")[1:-1]:
+        cell, *numbers = line.split()
+        fields = COMMON | TINY_IMAGENET | tiny_imagenet_cell(numbers)
+        found.append(("tiny_imagenet_lt", cell, fields))
     return found
 
 
@@ -227,9 +273,38 @@ def test_every_field_is_said_to_be_published_or_not(file, cell, published):
     said = published.keys() | OURS.keys() | NOT_PUBLISHED
     if not published["trajectory.representation.sequential"]:
         said |= WITHOUT_EFFECT
-    other = ("runtime.", "selection.")  # how it is computed; other methods
+    # How it is computed; other methods, see tests/distill/test_published_methods.py.
+    other = ("runtime.", "selection.", *(f"{name}." for name in OTHER_FAMILIES))
     fields = {name for name in load_flat(file, cell) if not name.startswith(other)}
     assert fields == said - {"runtime.precision"}
+
+
+# Cui et al., AAAI 2026, whose networks are trained by GLMC (CVPR 2023).
+TEACHERS = {
+    "width": 0,  # 128 of net.width for a ConvNet, 64 for a ResNet-32
+    "depth": 0,
+    "recipe": "glmc",
+    "augment": "crop_flip",
+    "num_epochs": 200,
+    "batch_size": 64,
+    "learning_rate": 0.01,
+    "schedule": "cosine",
+    "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 0.005,
+    "tau": 1.0,  # of the other recipes
+    "glmc.weight_power": 0.8,
+    "glmc.sampling_power": 0.8,
+    "glmc.similarity": 1.0,
+}
+
+
+@pytest.mark.parametrize(("kind", "net"), [("teacher", "convnet"), ("observer", "resnet32_bn")])
+def test_teachers_are_trained_as_published(kind, net):
+    config = load_flat("cifar10_lt", "if100_ipc10")
+    found = {name: value for name, value in config.items() if name.startswith(f"{kind}.")}
+    expected = {"nets": (net,), **TEACHERS}
+    assert found == {f"{kind}.{name}": value for name, value in expected.items()}
 
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100"])

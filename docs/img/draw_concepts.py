@@ -45,13 +45,19 @@ def draw_matching() -> plt.Figure:
     student = np.outer(expert[:, 2], 1 - s) + np.outer(end, s)
     student[1] -= 0.22 * np.sin(np.pi * s) * (1 - 0.4 * s)
     axis.plot(*student, "s-", color=_ORANGE, ms=4, label="student, steps on synthetic images")
-    axis.annotate("θ₀", expert[:, 2], xytext=(-14, 8), textcoords="offset points")
-    axis.annotate("θ*", expert[:, 5], xytext=(-6, 9), textcoords="offset points")
-    axis.annotate("θ_T", end, xytext=(4, -14), textcoords="offset points")
+    axis.annotate(r"$θ_0$", expert[:, 2], xytext=(-14, 8), textcoords="offset points")
+    axis.annotate(r"$θ^*$", expert[:, 5], xytext=(-6, 9), textcoords="offset points")
+    axis.annotate(r"$θ_T$", end, xytext=(4, -14), textcoords="offset points")
     axis.plot(
         *zip(end, expert[:, 5], strict=True), ":", color=_BLUE, lw=2, label="what is measured"
     )
-    axis.set(xlabel="one direction in parameter space", ylabel="another", xticks=[], yticks=[])
+    axis.set(
+        xlabel="one direction in parameter space",
+        ylabel="another",
+        xticks=[],
+        yticks=[],
+        ylim=(-0.05, 0.66),
+    )
     axis.legend(loc="lower right", frameon=False)
     return figure
 
@@ -60,16 +66,16 @@ def draw_accuracies(report: dict) -> plt.Figure:
     """Accuracy by class of three rows."""
     figure, axis = plt.subplots(figsize=_SIZE, layout="constrained")
     rows = (
-        ("full_real", "whole training set", _GREY, "o--"),
-        ("random_real", "twenty random real images", _GREEN, "^-"),
-        ("distilled", "twenty distilled images", _BLUE, "s-"),
+        ("full_real", "whole training set,\n417 images", _GREY, "o--"),
+        ("random_real", "twenty random\nreal images", _GREEN, "^-"),
+        ("distilled", "twenty distilled\nimages", _BLUE, "s-"),
     )
     for name, label, color, style in rows:
         axis.plot(report["results"][name]["per_class"], style, color=color, label=label)
     counts = report["train_counts"]
     axis.set_xticks(range(len(counts)), [f"{k}\n{n}" for k, n in enumerate(counts)])
     axis.set(xlabel="class, and its training images", ylabel="test accuracy in %", ylim=(0, 102))
-    axis.legend(loc="lower left", frameon=False)
+    figure.legend(loc="outside right center", frameon=False)
     return figure
 
 

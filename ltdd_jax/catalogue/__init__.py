@@ -2,3 +2,7 @@
 
 A module calls `families.register` and imports nothing of JAX, since configs are read without it.
 """
+
+from ltdd_jax.catalogue import distribution_matching, dream, gradient_matching, kernel
+
+__all__ = ["distribution_matching", "dream", "gradient_matching", "kernel"]

@@ -1,8 +1,9 @@
 """Differentiable augmentation (DSA, arXiv 2102.08259; method section "DSA augmentation").
 
-One operation is drawn for the whole batch, its numbers for every sample. Operations are functions
-of (images, drawn numbers) without randomness; they are affine in the images, and both they and
-their gradients avoid scatter-adds, so results are reproducible bit by bit on accelerators.
+One operation is drawn for the whole batch, its numbers for every sample, or once for all samples
+("Siamese"). Operations are functions of (images, drawn numbers) without randomness; they are affine
+in the images, and both they and their gradients avoid scatter-adds, so results are reproducible bit
+by bit on accelerators.
 
 Images are [B, H, W, C] of any float dtype and any number of channels; drawn numbers are [B].
 """
@@ -124,7 +125,13 @@ def apply(draws: Draws, images, ops: tuple[str, ...] = OPS):
     """Applies operation `ops[draws.op]` to images [B, H, W, C]; no `ops` leave them unchanged."""
     if not ops:
         return images
-    branches = {
+    branches = _list_operations(draws)
+    return jax.lax.switch(draws.op, [branches[name] for name in ops], images)
+
+
+def _list_operations(draws: Draws) -> dict:
+    """Name -> function of images, with the drawn numbers."""
+    return {
         "color": lambda x: color(x, draws.brightness, draws.saturation, draws.contrast),
         "crop": lambda x: crop(x, draws.shift_rows, draws.shift_cols),
         "cutout": lambda x: cutout(x, draws.hole_row, draws.hole_col),
@@ -132,21 +139,49 @@ def apply(draws: Draws, images, ops: tuple[str, ...] = OPS):
         "scale": lambda x: scale(x, draws.scale_rows, draws.scale_cols),
         "rotate": lambda x: rotate(x, draws.angle),
     }
-    return jax.lax.switch(draws.op, [branches[name] for name in ops], images)
 
 
-def make_augment(strategy: str):
+def make_augment(strategy: str, *, always: str = "", siamese: bool = False):
     """Function (key, images [B, H, W, C]) -> images that draws and applies one operation.
 
+    Args:
+      strategy: operations of which one is drawn, see `parse_strategy`.
+      always: operations that are all applied before it, as in IDC (Kim et al., ICML 2022).
+      siamese: whether all images of a call share one set of numbers (DSA, section 3.2). Calls with
+        the same key then transform batches of any size alike, so that real and synthetic images
+        can be compared; without it every image has numbers of its own.
+
     Raises:
-      UserError: `strategy` names an unknown operation.
+      UserError: an operation is unknown.
     """
-    ops = parse_strategy(strategy)
+    ops, first = parse_strategy(strategy), parse_strategy(always)
 
     def augment(key, images):
-        if not ops:
+        if not ops and not first:
             return images
-        return apply(draw(key, len(images), images.shape[1:3], ops), images, ops)
+        draws = draw(key, 1 if siamese else len(images), images.shape[1:3], ops)
+        if siamese:
+            draws = jax.tree.map(lambda x: jnp.broadcast_to(x, x.shape and (len(images),)), draws)
+        for name in first:
+            images = _list_operations(draws)[name](images)
+        return apply(draws, images, ops)
+
+    return augment
+
+
+def make_crop_flip(*, mirror: bool):
+    """Function (key, images [B, H, W, C]) -> images: every image shifted, then mirrored at random.
+
+    Shifts reach an eighth of the side, 4 pixels of 32, and zeros follow, as `crop` has it.
+
+    Args:
+      mirror: whether images are mirrored; a mirrored digit is another sign.
+    """
+
+    def augment(key, images):
+        numbers = draw(key, len(images), images.shape[1:3])
+        images = crop(images, numbers.shift_rows, numbers.shift_cols)
+        return flip(images, numbers.flip) if mirror else images
 
     return augment
 

@@ -1,4 +1,4 @@
-"""Files below a directory or inside a tar file, listed without being unpacked or trusted.
+"""Files below a directory or in a tar or zip file, listed without being unpacked or trusted.
 
 Nothing here follows a link unasked, waits for a pipe, or reads a file of unknown size.
 """
@@ -14,6 +14,7 @@ import pathlib
 import posixpath
 import stat
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 
 from etils import epath
@@ -38,6 +39,8 @@ _HEADERS = (
     tarfile.GNUTYPE_LONGLINK,
 )
 _DECOMPRESSORS = (gzip.GzipFile, bz2.BZ2File, lzma.LZMAFile)
+_ZIP_START = b"PK\x03\x04"
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a limit
 
 Parts = tuple[str, ...]
 
@@ -48,9 +51,10 @@ class Entry:
 
     Attributes:
       parts: path components.
-      position: where it stands in the tar file, so that reading goes forward; 0 in a directory.
+      position: where it stands in the archive, so that reading goes forward; 0 in a directory.
       size: bytes; 0 for a folder.
       identity: equal for two names of one file.
+      changed: when a file in a directory was last changed, in nanoseconds; else 0.
       read: returns the bytes; None for a folder.
       problem: why it cannot be read, such as "a link to nothing"; usually empty.
     """
@@ -59,6 +63,7 @@ class Entry:
     position: int = 0
     size: int = 0
     identity: object = None
+    changed: int = 0
     read: Callable[[], bytes] | None = None
     problem: str = ""
 
@@ -87,10 +92,10 @@ class Collection:
 
 @contextlib.contextmanager
 def open_collection(request: Request) -> Iterator[Collection]:
-    """Lists the entries of a directory or tar file; they can be read inside the context.
+    """Lists the entries of a directory, tar or zip file; they can be read inside the context.
 
     Raises:
-      UserError: `request.path` is missing, is neither a directory nor an intact tar file, or an
+      UserError: `request.path` is missing, is neither a directory nor an intact archive, or an
         archive holds more than the limits of `request` allow.
     """
     with contextlib.ExitStack() as stack:
@@ -99,14 +104,12 @@ def open_collection(request: Request) -> Iterator[Collection]:
             if location.is_dir():
                 collection = _list_directory(location, request)
             else:
-                stream = stack.enter_context(location.open("rb"))
-                archive = stack.enter_context(tarfile.open(fileobj=stream, tarinfo=_Member))
-                collection = _list_archive(archive, request)
+                collection = _open_archive(location, request, stack)
         except (UserError, Interrupted, MemoryError):
             raise
         except Exception as error:  # file systems, tarfile and decompressors raise many types
             raise UserError(
-                f"data.path={request.path} is no readable directory or tar file "
+                f"data.path={request.path} is no readable directory, tar or zip file "
                 f"({describe_error(error)}); if it is a copy or a download, make it again."
             ) from error
         yield collection
@@ -115,19 +118,28 @@ def open_collection(request: Request) -> Iterator[Collection]:
 def _check_location(path: str) -> epath.Path:
     location = epath.Path(path).expanduser()
     if not location.exists():
-        raise UserError(f"data.path={path} does not exist; give a directory or a .tar file.")
-    if not location.is_dir():
-        if not is_regular_file(location):  # opening a pipe would wait for somebody to write
-            raise UserError(
-                f"data.path={path} is no regular file; give a directory or a .tar file."
-            )
-        with location.open("rb") as stream:
-            if stream.read(4) == b"PK\x03\x04":
-                raise UserError(
-                    f"data.path={path} is a zip file, which is not read; unpack it and give the "
-                    "directory, or set --config.data.source=npz if it is an .npz file."
-                )
+        raise UserError(
+            f"data.path={path} does not exist; give a directory, a .tar or a .zip file."
+        )
+    # Opening a pipe would wait for somebody to write.
+    if not location.is_dir() and not is_regular_file(location):
+        raise UserError(
+            f"data.path={path} is no regular file; give a directory, a .tar or a .zip file."
+        )
     return location
+
+
+def _open_archive(
+    location: epath.Path, request: Request, stack: contextlib.ExitStack
+) -> Collection:
+    stream = stack.enter_context(location.open("rb"))
+    is_zip = stream.read(len(_ZIP_START)) == _ZIP_START
+    stream.seek(0)
+    if is_zip:
+        return _list_zip(stack.enter_context(zipfile.ZipFile(stream)), request)
+    return _list_archive(
+        stack.enter_context(tarfile.open(fileobj=stream, tarinfo=_Member)), request
+    )
 
 
 def _list_directory(location: epath.Path, request: Request) -> Collection:
@@ -193,6 +205,7 @@ def _describe_file(child: os.DirEntry, parts: Parts) -> Entry:
         parts,
         size=status.st_size,
         identity=(status.st_dev, status.st_ino),
+        changed=status.st_mtime_ns,
         read=functools.partial(_read_file, child.path, status.st_size),
     )
 
@@ -250,8 +263,50 @@ def _list_archive(archive: tarfile.TarFile, request: Request) -> Collection:
         else:
             read = functools.partial(_read_member, archive, target)
             position = target.offset_data
-            entries.append(Entry(parts, position, target.size, position, read))
+            entries.append(Entry(parts, position, target.size, position, read=read))
     return Collection(entries, skipped)
+
+
+def _list_zip(archive: zipfile.ZipFile, request: Request) -> Collection:
+    members = {_normal(member.filename): member for member in archive.infolist()}
+    if members and all(name.endswith(".npy") for name in members):
+        raise UserError(
+            f"data.path={request.path} is a file of arrays, not of pictures; set "
+            "--config.data.source=npz."
+        )
+    entries, total = [], 0
+    for name, member in members.items():
+        request.check()
+        check_size(member.filename, member.file_size, request)
+        total += member.file_size
+        check_total(total, request)
+        parts = tuple(part for part in pathlib.PurePosixPath(name).parts if part != "/")
+        problem = _find_zip_problem(member)
+        if member.is_dir():
+            entries.append(Entry(parts))
+        elif problem:
+            entries.append(Entry(parts, problem=problem))
+        else:
+            read = functools.partial(_read_zip_member, archive, member)
+            position = member.header_offset
+            entries.append(Entry(parts, position, member.file_size, position, read=read))
+    return Collection(entries, [])
+
+
+def _find_zip_problem(member: zipfile.ZipInfo) -> str:
+    if stat.S_ISLNK(member.external_attr >> 16):  # where zip keeps the mode of Unix
+        return "a link in a zip file"
+    if member.flag_bits & 1:
+        return "encrypted"
+    return "" if member.compress_type in _ZIP_METHODS else "neither stored nor deflated"
+
+
+def _read_zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    with archive.open(member) as stream:
+        data = stream.read(member.file_size)  # without a size it would unpack without a limit
+    if len(data) != member.file_size:
+        raise OSError("it is cut off")
+    return data
 
 
 def _read_headers(archive: tarfile.TarFile, request: Request) -> list[tarfile.TarInfo]:

@@ -24,7 +24,7 @@ CLASS_NAMES = (
     "Bag",
     "Ankle boot",
 )
-SYSTEM_FOLDER = "/usr/share/dataset-fashion-mnist"  # of Debian's package of this name
+SYSTEM_FOLDER = "/usr/share/datasets/fashion-mnist"  # of Debian's dataset-fashion-mnist
 _STEMS = {"train": "train", "test": "t10k"}
 _PARTS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 _MAX_BYTES = 2**26  # of one unpacked file; the largest of the originals has 47 MB

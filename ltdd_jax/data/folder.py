@@ -1,4 +1,4 @@
-"""The user's own pictures: class folders in a directory or in a tar file, never unpacked to disk.
+"""The user's own pictures: class folders in a directory, tar or zip file, never unpacked to disk.
 
 Layout: PATH/{train,test}/<class>/<picture>, where one folder more may stand around train and test
 and pictures may lie deeper inside their class folder. Without test, or with class folders alone, a
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ltdd_jax.data import pictures
+from ltdd_jax.data import disk_images, pictures
 from ltdd_jax.data.collection import (
     Collection,
     Entry,
@@ -27,19 +27,19 @@ _SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 
-_Classes = dict[str, list[Entry]]  # class -> pictures
+Classes = dict[str, list[Entry]]  # class -> pictures
 _TEST_SHARE = 0.2  # of each class, where there is no test
 
 
 def read_folder(
     request: Request, splits: Sequence[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray, tuple[str, ...]]]:
+) -> dict[str, tuple[disk_images.Images, np.ndarray, tuple[str, ...]]]:
     """Reads splits of a picture collection, as `pictures.decode_all` does.
 
     A file that stands under several names in one split counts once, under the first name.
 
     Args:
-      request: `path` is a directory, or a .tar or compressed .tar file; `image_size`,
+      request: `path` is a directory, or a .zip, .tar or compressed .tar file; `image_size`,
         `follow_links`, `max_file_mb`, `max_total_gb` and the callbacks apply.
       splits: "train", "test" or both; both are read in one pass.
 
@@ -52,16 +52,22 @@ def read_folder(
         that differ from those of train; pictures that cannot be used; files beyond the limits.
     """
     with open_collection(request) as collection:
-        classes = _list_pictures(collection, request)
-        names = tuple(classes["train"])
-        entries = {split: [e for name in names for e in classes[split][name]] for split in splits}
-        images = pictures.decode_all([e for split in splits for e in entries[split]], request)
+        return read_classes(list_pictures(collection, request), request, splits)
+
+
+def read_classes(
+    classes: dict[str, Classes], request: Request, splits: Sequence[str]
+) -> dict[str, tuple[disk_images.Images, np.ndarray, tuple[str, ...]]]:
+    """Reads what `list_pictures` has listed, while the collection is open; see `read_folder`."""
+    names = tuple(classes["train"])
+    entries = {split: [e for name in names for e in classes[split][name]] for split in splits}
+    images = pictures.decode_all([e for split in splits for e in entries[split]], request)
     result, start = {}, 0
     for split in splits:
         end = start + len(entries[split])
         counts = [len(classes[split][name]) for name in names]
         labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
-        result[split] = (images[start:end], labels, names)
+        result[split] = (disk_images.take(images, slice(start, end)), labels, names)
         start = end
     return result
 
@@ -69,18 +75,22 @@ def read_folder(
 def measure_sides(request: Request) -> list[int]:
     """Shorter sides in pixels of a sample of the training pictures; errors as in `read_folder`."""
     with open_collection(request) as collection:
-        train = _list_pictures(collection, request)["train"]
+        train = list_pictures(collection, request)["train"]
         return pictures.measure_sides([entry for entries in train.values() for entry in entries])
 
 
 def check_folder(request: Request) -> None:
     """Finds what `read_folder` would refuse, except for damage inside the pictures."""
     with open_collection(request) as collection:
-        _list_pictures(collection, request)
+        list_pictures(collection, request)
 
 
-def _list_pictures(collection: Collection, request: Request) -> dict[str, _Classes]:
-    """Split -> class -> pictures, both sorted by name; nothing is missing, all can be opened."""
+def list_pictures(collection: Collection, request: Request) -> dict[str, Classes]:
+    """Split -> class -> pictures, both sorted by name; nothing is missing, all can be opened.
+
+    Raises:
+      UserError: as `read_folder`, except for damage inside the pictures.
+    """
     path = request.path
     links = ""
     if collection.skipped:
@@ -109,11 +119,11 @@ def _list_pictures(collection: Collection, request: Request) -> dict[str, _Class
     return {split: _drop_repeats(of_split, request) for split, of_split in classes.items()}
 
 
-def _sort_into_classes(entries: list[Entry], request: Request) -> dict[str, _Classes]:
+def _sort_into_classes(entries: list[Entry], request: Request) -> dict[str, Classes]:
     # macOS adds "._x" files and __MACOSX to archives; other dot files are no pictures either.
     visible = [e for e in entries if not any(p[0] == "." or p == "__MACOSX" for p in e.parts)]
     root, has_splits = _find_root(request.path, visible)
-    classes: dict[str, _Classes] = {split: {} for split in SPLITS}
+    classes: dict[str, Classes] = {split: {} for split in SPLITS}
     ignored = []
     for entry in visible:
         parts = entry.parts[len(root) :]
@@ -122,7 +132,7 @@ def _sort_into_classes(entries: list[Entry], request: Request) -> dict[str, _Cla
         if not inside or parts[0] not in SPLITS:
             continue
         of_class = classes[parts[0]].setdefault(parts[1], [])
-        if entry.is_file and _is_picture(parts[-1]):
+        if entry.is_file and is_picture(parts[-1]):
             of_class.append(entry)
         elif entry.is_file:
             ignored.append(entry.name)
@@ -136,7 +146,7 @@ def _sort_into_classes(entries: list[Entry], request: Request) -> dict[str, _Cla
     }
 
 
-def _drop_repeats(of_split: _Classes, request: Request) -> _Classes:
+def _drop_repeats(of_split: Classes, request: Request) -> Classes:
     """Without the further names of a file that was met before in this split."""
     first: dict[object, Entry] = {}
     repeats = []
@@ -187,7 +197,7 @@ def _find_root(path: str, entries: list[Entry]) -> tuple[Parts, bool]:
 
 def _find_classes(path: str, entries: list[Entry]) -> Parts:
     """The folder that holds the class folders, where there is neither train nor test."""
-    pictures_at = {len(e.parts) for e in entries if e.is_file and _is_picture(e.parts[-1])}
+    pictures_at = {len(e.parts) for e in entries if e.is_file and is_picture(e.parts[-1])}
     if not pictures_at or min(pictures_at) < 2:
         raise UserError(
             f"{path} has neither train/ nor test/ nor class folders with pictures; it must hold "
@@ -197,13 +207,14 @@ def _find_classes(path: str, entries: list[Entry]) -> Parts:
     return (tops.pop(),) if len(tops) == 1 and min(pictures_at) > 2 else ()
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
+    """Whether a file is taken for a picture, by the end of its name."""
     return pathlib.PurePosixPath(name).suffix.lower() in _SUFFIXES
 
 
-def _hold_out_test(train: _Classes, request: Request) -> dict[str, _Classes]:
+def _hold_out_test(train: Classes, request: Request) -> dict[str, Classes]:
     """A fifth of each class, at least one picture, becomes the test set."""
-    kept: dict[str, _Classes] = {"train": {}, "test": {}}
+    kept: dict[str, Classes] = {"train": {}, "test": {}}
     for number, (name, entries) in enumerate(train.items()):
         if len(entries) == 1:
             raise UserError(
@@ -219,7 +230,7 @@ def _hold_out_test(train: _Classes, request: Request) -> dict[str, _Classes]:
     return kept
 
 
-def _check_classes(path: str, classes: dict[str, _Classes]) -> None:
+def _check_classes(path: str, classes: dict[str, Classes]) -> None:
     for split, found in classes.items():
         if not found:
             raise UserError(

@@ -181,15 +181,19 @@ class StoredImages:
 
     def __getitem__(self, rows: Array) -> Array:
         """Network input float32 [B, H, W, C] of the rows int32 [B], equal to that of `apply`."""
-        pre = self.preprocessing
-        images = self.pixels[rows].astype(jnp.float32) / 255
-        channels = (1,) * (images.ndim - 1) + (-1,)
-        images = (images - pre.mean.reshape(channels)) / pre.std.reshape(channels)
-        if pre.zca_mean is None:
-            return images
-        flat = images.reshape(len(images), -1) - pre.zca_mean.reshape(1, -1)
-        product = functools.partial(jnp.matmul, precision="highest")
-        return _whiten(pre, flat, product).reshape(images.shape)
+        return prepare(self.preprocessing, self.pixels[rows])
+
+
+def prepare(pre: Preprocessing, pixels: Array) -> Array:
+    """Pixels uint8 [B, H, W, C] -> network input float32 [B, H, W, C], in JAX; as `apply`."""
+    images = pixels.astype(jnp.float32) / 255
+    channels = (1,) * (images.ndim - 1) + (-1,)
+    images = (images - pre.mean.reshape(channels)) / pre.std.reshape(channels)
+    if pre.zca_mean is None:
+        return images
+    flat = images.reshape(len(images), -1) - pre.zca_mean.reshape(1, -1)
+    product = functools.partial(jnp.matmul, precision="highest")
+    return _whiten(pre, flat, product).reshape(images.shape)
 
 
 def invert(pre: Preprocessing, images: np.ndarray) -> np.ndarray:
@@ -203,6 +207,18 @@ def invert(pre: Preprocessing, images: np.ndarray) -> np.ndarray:
         block = block.reshape(pixels[rows].shape) * pre.std + pre.mean
         pixels[rows] = np.rint(np.clip(block, 0.0, 1.0) * 255).astype(np.uint8)
     return pixels
+
+
+def find_range(pre: Preprocessing, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest network input of every channel, float32 [C] each.
+
+    Without whitening what pixels 0 and 1 become. Whitening mixes pixels, so that there is no such
+    box; in its place stand the extremes of `inputs` [N, H, W, C].
+    """
+    if pre.whitens:
+        return inputs.min(axis=(0, 1, 2)), inputs.max(axis=(0, 1, 2))
+    mean, std = np.asarray(pre.mean), np.asarray(pre.std)
+    return (0 - mean) / std, (1 - mean) / std
 
 
 def mismatch_test(

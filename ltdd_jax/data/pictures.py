@@ -3,13 +3,17 @@
 import collections
 import concurrent.futures
 import contextlib
+import hashlib
 import io
+import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from ltdd_jax.data import disk_images
 from ltdd_jax.data.collection import Entry
 from ltdd_jax.data.request import Request, check_memory, list_names, throttle
 from ltdd_jax.errors import UserError
@@ -24,8 +28,10 @@ class _DeepPictureError(Exception):
     """A picture with more than 8 bits per channel."""
 
 
-def decode_all(pictures: Sequence[Entry], request: Request) -> np.ndarray:
-    """Decodes all pictures; names every one that cannot be used.
+def decode_all(pictures: Sequence[Entry], request: Request) -> disk_images.Images:
+    """Decodes all pictures, in memory or on disk; names every one that cannot be used.
+
+    On disk those are named that are in the first piece which has any.
 
     Every picture becomes RGB, greyscale ones too; transparency is dropped. An EXIF orientation is
     applied, as viewers do. Of an animation, the first picture counts. Resizing is to the exact
@@ -41,8 +47,51 @@ def decode_all(pictures: Sequence[Entry], request: Request) -> np.ndarray:
       uint8 [N, H, W, 3], in the order of `pictures`.
 
     Raises:
-      UserError: pictures that cannot be decoded or have unequal sizes, or too little memory.
+      UserError: pictures that cannot be decoded or have unequal sizes, or too little memory or
+        room on disk.
     """
+    side = request.image_size
+    first = (side, side, 3) if side else _measure_first(pictures)
+    if first is None or not disk_images.is_streamed(request, len(pictures) * math.prod(first)):
+        return _decode(pictures, request)
+    order = sorted(range(len(pictures)), key=lambda row: pictures[row].position)
+    digest = hashlib.sha256()
+    for row in order:
+        entry = pictures[row]
+        digest.update(repr((entry.parts, entry.size, entry.position, entry.changed)).encode())
+    identity = {
+        "path": os.path.abspath(os.path.expanduser(request.path)),
+        "changed": _find_change(request.path),
+        "pictures": digest.hexdigest(),
+        "image_size": side,
+    }
+
+    def read_piece(start: int, end: int) -> np.ndarray:
+        return _decode([pictures[row] for row in order[start:end]], request, first)
+
+    found = disk_images.write(request, identity, len(pictures), first, read_piece)
+    return found.take(np.argsort(order))
+
+
+def _find_change(path: str) -> int:
+    """When an archive was last changed, nanoseconds; 0 where that is not known."""
+    try:
+        found = os.path.expanduser(path)
+        return os.stat(found).st_mtime_ns if os.path.isfile(found) else 0
+    except OSError:
+        return 0
+
+
+def _measure_first(pictures: Sequence[Entry]) -> tuple[int, int, int] | None:
+    """The shape of the picture that is read first; None if it cannot be decoded."""
+    found = _try_decode(_read(min(pictures, key=lambda entry: entry.position)), 0)
+    return found.shape if isinstance(found, np.ndarray) else None
+
+
+def _decode(
+    pictures: Sequence[Entry], request: Request, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """As `decode_all`, in memory; `shape` is that of all, the first one's if None."""
     images: np.ndarray | None = None
     sizes: dict[tuple[int, ...], list[str]] = collections.defaultdict(list)
     broken: list[str] = []
@@ -53,7 +102,7 @@ def decode_all(pictures: Sequence[Entry], request: Request) -> np.ndarray:
         name = pictures[row].name
         if isinstance(result, np.ndarray):
             if images is None:
-                images = _allocate(len(pictures), result.shape, request)
+                images = _allocate(len(pictures), shape or result.shape, request)
             sizes[result.shape].append(name)
             if result.shape == images.shape[1:]:
                 images[row] = result
@@ -61,7 +110,7 @@ def decode_all(pictures: Sequence[Entry], request: Request) -> np.ndarray:
             (deep if isinstance(result, _DeepPictureError) else broken).append(name)
         if done - max(map(len, sizes.values()), default=0) >= _ENOUGH:
             break
-    _report(sorted(broken), sorted(deep), sizes, request.path)
+    _report(sorted(broken), sorted(deep), sizes, request.path, shape)
     assert images is not None  # or there would have been something to report
     return images
 
@@ -113,12 +162,12 @@ def _try_decode(data: bytes | Exception, image_size: int) -> np.ndarray | Except
     if isinstance(data, Exception):
         return data
     try:
-        return _decode(data, image_size)
+        return _decode_one(data, image_size)
     except Exception as error:  # Pillow's decoders raise many types, warnings as errors included
         return error
 
 
-def _decode(data: bytes, image_size: int) -> np.ndarray:
+def _decode_one(data: bytes, image_size: int) -> np.ndarray:
     """One picture as uint8 [H, W, 3]."""
     with Image.open(io.BytesIO(data)) as picture:
         if picture.mode.startswith(("I", "F")):  # 8 bits would be all that is left of it
@@ -151,7 +200,13 @@ def _allocate(num: int, shape: tuple[int, ...], request: Request) -> np.ndarray:
     return np.empty((num, *shape), np.uint8)
 
 
-def _report(broken: list[str], deep: list[str], sizes: dict[tuple, list[str]], path: str) -> None:
+def _report(
+    broken: list[str],
+    deep: list[str],
+    sizes: dict[tuple, list[str]],
+    path: str,
+    shape: tuple[int, ...] | None,
+) -> None:
     """Raises UserError if there is anything wrong, broken pictures first."""
     if broken:
         raise UserError(
@@ -163,13 +218,13 @@ def _report(broken: list[str], deep: list[str], sizes: dict[tuple, list[str]], p
             f"{path}: {_count(deep)} with more than 8 bits per channel, which would be cut off: "
             f"{list_names(deep)}; convert to 8 bits."
         )
-    if len(sizes) > 1:
-        usual = max(sizes, key=lambda shape: len(sizes[shape]))
+    if len(sizes.keys() | ({shape} if shape else set())) > 1:
+        usual = shape or max(sizes, key=lambda found: len(sizes[found]))
         others = sorted(
-            f"{name} ({shape[1]}x{shape[0]})"
-            for shape, names in sizes.items()
+            f"{name} ({found[1]}x{found[0]})"
+            for found, names in sizes.items()
             for name in names
-            if shape != usual
+            if found != usual
         )
         raise UserError(
             f"{path}: most pictures are {usual[1]}x{usual[0]} pixels, but not "

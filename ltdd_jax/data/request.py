@@ -25,11 +25,14 @@ class Request:
 
     Attributes:
       data_dir: where TFDS keeps its sets; "" is TFDS's default.
-      path: directory, tar file or npz file of the user.
+      path: directory, tar, zip or npz file of the user.
       image_size: side in pixels to resize pictures to; 0 keeps their size.
+      train_list: file with the names of the training pictures that count; "" for all.
       follow_links: whether links to folders are followed inside `path`.
       max_file_mb: largest picture file, and largest member of a compressed archive.
       max_total_gb: largest sum of the picture files, or of all members of a compressed archive.
+      memory: "load" keeps the pixels in memory, "stream" on disk, "auto" decides by their number.
+      cache: directory of decoded pictures on disk; "" is one in the user's cache.
       say: called now and then with a sentence about the progress.
       warn: called with a sentence about something that the user should know.
       check: called often; may raise to stop the reading.
@@ -38,9 +41,12 @@ class Request:
     data_dir: str = ""
     path: str = ""
     image_size: int = 0
+    train_list: str = ""
     follow_links: bool = False
     max_file_mb: int = 100
     max_total_gb: int = 64
+    memory: str = "auto"
+    cache: str = ""
     say: Callable[[str], None] = _ignore
     warn: Callable[[str], None] = logging.warning
     check: Callable[[], None] = _ignore

@@ -6,12 +6,22 @@ A source is an entry of `SOURCES`; "tfds:NAME" stands for any set that TensorFlo
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import numpy as np
+from etils import epath
 
-from ltdd_jax.data import digits, fashion_mnist, folder, long_tail, npz_source
+from ltdd_jax.data import (
+    digits,
+    disk_images,
+    fashion_mnist,
+    folder,
+    imagenet,
+    long_tail,
+    npz_source,
+)
 from ltdd_jax.data.request import SPLITS, Request, describe_error
 from ltdd_jax.errors import Interrupted, UserError
 
@@ -21,7 +31,7 @@ _IMAGENET_CONSTANTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _FASHION_CONSTANTS = ((0.286,), (0.353,))
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
-Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]  # images, labels, class names
+Arrays = tuple[disk_images.Images, np.ndarray, tuple[str, ...]]  # images, labels, class names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +45,8 @@ class Source:
       order_test: (labels, num_classes) -> order of the test set in published runs, if not as read.
       takes_path: "no", "may" or "must" be given `path`.
       resizes: whether it can resize pictures to `image_size`.
+      streams: whether its pixels may lie on disk; what takes a set of any size should.
+      takes_list: whether it follows `train_list`.
     """
 
     read: Callable[[Request, Sequence[str]], dict[str, Arrays]]
@@ -43,6 +55,8 @@ class Source:
     order_test: Callable[[np.ndarray, int], np.ndarray] | None = None
     takes_path: str = "no"
     resizes: bool = False
+    streams: bool = False
+    takes_list: bool = False
 
 
 def _make_tfds_source(name: str, constants: Constants | None = None, **options) -> Source:
@@ -50,14 +64,34 @@ def _make_tfds_source(name: str, constants: Constants | None = None, **options) 
     def read(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
         from ltdd_jax.data import tfds_source
 
-        return {split: tfds_source.read_tfds(name, split, request.data_dir) for split in splits}
+        def choose(files: Sequence[str]) -> np.ndarray:
+            return imagenet.select_listed(files, request)
+
+        return {
+            split: tfds_source.read_tfds(
+                name, split, request, choose if request.train_list and split == "train" else None
+            )
+            for split in splits
+        }
 
     def check(request: Request) -> None:
         from ltdd_jax.data import tfds_source
 
         tfds_source.check_prepared(name, request.data_dir)
 
-    return Source(read=read, check=check, constants=constants, **options)
+    def check_list_too(request: Request) -> None:
+        if request.train_list:
+            imagenet.read_list(request.train_list, request)
+        check(request)
+
+    return Source(
+        read=read,
+        check=check_list_too,
+        constants=constants,
+        resizes=True,
+        streams=True,
+        **options,
+    )
 
 
 def _read_digits(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
@@ -83,6 +117,47 @@ def _check_fashion_mnist(request: Request) -> None:
             ) from error
 
 
+def _read_tiny_imagenet(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
+    found = _find_tiny_imagenet(request)
+    if found is None:
+        return _make_tfds_source("tiny_imagenet").read(request, splits)
+    return imagenet.read_imagenet(found, splits)
+
+
+def _check_tiny_imagenet(request: Request) -> None:
+    found = _find_tiny_imagenet(request)
+    if found is not None:
+        imagenet.check_imagenet(found)
+        return
+    try:
+        _make_tfds_source("tiny_imagenet").check(request)
+    except UserError as error:  # TFDS has no builder of this name, so its advice does not help
+        raise UserError(
+            "data.path is empty and neither tiny-imagenet-200.zip, its folder nor a prepared set "
+            "tiny_imagenet is in the data_dir; give the archive from "
+            "http://cs231n.stanford.edu/tiny-imagenet-200.zip as --config.data.path=FILE."
+        ) from error
+
+
+def _find_tiny_imagenet(request: Request) -> Request | None:
+    """The request with the path of the original files: that given, or one in `data_dir`."""
+    if request.path:
+        return request
+    top = epath.Path(request.data_dir).expanduser() if request.data_dir else None
+    names = ("tiny-imagenet-200", "tiny-imagenet-200.zip", "tiny-imagenet-200.tar")
+    found = next((top / name for name in names if top and (top / name).exists()), None)
+    return None if found is None else dataclasses.replace(request, path=os.fspath(found))
+
+
+def _read_imagenet(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
+    reader = imagenet.read_imagenet if request.path else _make_tfds_source("imagenet2012").read
+    return reader(request, splits)
+
+
+def _check_imagenet(request: Request) -> None:
+    (imagenet.check_imagenet if request.path else _make_tfds_source("imagenet2012").check)(request)
+
+
 def _refuse_arrays(request: Request, splits: Sequence[str] = ()) -> NoReturn:
     raise UserError(
         "data.source=arrays stands for arrays given in Python to ltdd_jax.distill_dataset; here "
@@ -105,8 +180,29 @@ SOURCES: dict[str, Source] = {
         constants=_FASHION_CONSTANTS,
         takes_path="may",
     ),
+    "tiny_imagenet": Source(
+        read=_read_tiny_imagenet,
+        check=_check_tiny_imagenet,
+        constants=_IMAGENET_CONSTANTS,
+        takes_path="may",
+        resizes=True,
+        streams=True,
+    ),
+    "imagenet": Source(
+        read=_read_imagenet,
+        check=_check_imagenet,
+        constants=_IMAGENET_CONSTANTS,
+        takes_path="may",
+        resizes=True,
+        streams=True,
+        takes_list=True,
+    ),
     "folder": Source(
-        read=folder.read_folder, check=folder.check_folder, takes_path="must", resizes=True
+        read=folder.read_folder,
+        check=folder.check_folder,
+        takes_path="must",
+        resizes=True,
+        streams=True,
     ),
     "npz": Source(read=npz_source.read_npz, check=npz_source.check_npz, takes_path="must"),
     "arrays": Source(read=_refuse_arrays, check=_refuse_arrays),
@@ -120,15 +216,15 @@ _TFDS_CONSTANTS = {  # by the start of the name in TFDS, for sets that have no e
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """One split, in host memory.
+    """One split.
 
     Attributes:
-      images: uint8 [N, H, W, C], 0..255.
+      images: uint8 [N, H, W, C], 0..255, in memory or on disk.
       labels: int32 [N], 0..K-1.
       class_names: K names; the position is the label.
     """
 
-    images: np.ndarray
+    images: disk_images.Images
     labels: np.ndarray
     class_names: tuple[str, ...]
 
@@ -142,7 +238,8 @@ class ImageSet:
 
     def take(self, indices: np.ndarray) -> "ImageSet":
         """The images at `indices`, in that order."""
-        return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices])
+        images = disk_images.take(self.images, indices)
+        return dataclasses.replace(self, images=images, labels=self.labels[indices])
 
 
 def find_source(name: str) -> Source:
@@ -216,7 +313,7 @@ def check_source(name: str, **options) -> None:
     _check_place(name, request).check(request)
 
 
-def channel_constants(name: str, train_images: np.ndarray) -> Constants:
+def channel_constants(name: str, train_images: disk_images.Images) -> Constants:
     """Channel mean and std of a source: the customary constants, else those of `train_images`.
 
     Args:
@@ -230,11 +327,12 @@ def channel_constants(name: str, train_images: np.ndarray) -> Constants:
     return constants if constants is not None else measure_constants(train_images)
 
 
-def measure_constants(images: np.ndarray) -> Constants:
+def measure_constants(images: disk_images.Images) -> Constants:
     """Mean and std of every channel of uint8 [N, H, W, C]; std 1 where a channel is constant."""
-    histograms = [
-        np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])
-    ]
+    histograms = np.zeros((images.shape[-1], 256), np.int64)
+    for block in disk_images.iterate_blocks(images):
+        for channel, histogram in enumerate(histograms):
+            histogram += np.bincount(block[..., channel].ravel(), minlength=256)
     levels = np.arange(256) / 255.0
     means = [float(np.average(levels, weights=h)) for h in histograms]
     stds = [
@@ -250,7 +348,8 @@ def fingerprint(*sets: ImageSet) -> str:
     for image_set in sets:
         for array in (image_set.images, image_set.labels):
             digest.update(json.dumps([array.dtype.str, array.shape]).encode())
-            digest.update(np.ascontiguousarray(array).data)
+            for block in disk_images.iterate_blocks(array):
+                digest.update(np.ascontiguousarray(block).data)
         digest.update(json.dumps(image_set.class_names).encode())
     return digest.hexdigest()
 
@@ -267,6 +366,16 @@ def _check_place(name: str, request: Request) -> Source:
             f"data.path={request.path} is not read by the source {name!r}; leave it out or set "
             "--config.data.source=folder."
         )
+    if request.train_list and not source.takes_list:
+        raise UserError(
+            f"data.train_list={request.train_list} is not read by the source {name!r}; leave it "
+            "out or set --config.data.source=imagenet."
+        )
+    if request.memory == "stream" and not source.streams:
+        raise UserError(
+            f"data.memory=stream is not possible for the source {name!r}, which is read into "
+            "memory; set --config.data.memory=auto, or give a folder of pictures."
+        )
     return source
 
 
@@ -278,6 +387,6 @@ def _check_set(name: str, source: Source, image_set: ImageSet, image_size: int) 
     height, width = image_set.images.shape[1:3]
     if image_size and not source.resizes and (height, width) != (image_size, image_size):
         raise UserError(
-            f"data.image_size={image_size}, but the images of {name!r} are {height}x{width}; only "
-            "the source 'folder' resizes, so leave data.image_size at 0."
+            f"data.image_size={image_size}, but the images of {name!r} are {height}x{width}; this "
+            "source does not resize, so leave data.image_size at 0."
         )

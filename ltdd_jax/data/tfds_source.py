@@ -1,8 +1,13 @@
 """Reading sets that TensorFlow Datasets prepared as array_record, without TensorFlow."""
 
 import contextlib
+import dataclasses
+import hashlib
 import itertools
-from collections.abc import Iterator
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import absl.logging
@@ -10,12 +15,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 from etils import epath
+from PIL import Image
 from tensorflow_datasets.core import constants
 
+from ltdd_jax.data import disk_images
+from ltdd_jax.data.request import Request
 from ltdd_jax.errors import UserError
 
 PREPARED_BY_US = ("cifar10", "cifar100")
 _BLOCK = 1000  # examples per read; blocks are two to three times as fast as single examples
+_RESIZED_BLOCK = 64  # of pictures of any size: 64 of 12 megapixels have 2.3 GB
+_TEST_SPLITS = {"imagenet2012": "validation"}  # whose own test has no labels
 
 
 def default_data_dir(data_dir: str) -> epath.Path:
@@ -60,24 +70,30 @@ def check_prepared(name: str, data_dir: str) -> epath.Path:
             f"data set {name!r} is not prepared in {default_data_dir(data_dir)}; run: {command}"
         )
     for split in ("train", "test"):
-        for file in _open_source(name, split, folder, command).dataset_info.splits[split].filepaths:
+        source, found = _open_source(name, split, folder, command)
+        for file in source.dataset_info.splits[found].filepaths:
             if not file.exists():
                 raise UserError(f"{file} is missing; delete {folder} and run: {command}")
     return folder
 
 
 def read_tfds(
-    name: str, split: str, data_dir: str
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Reads one split of a prepared set into memory.
+    name: str,
+    split: str,
+    request: Request,
+    choose: Callable[[Sequence[str]], np.ndarray] | None = None,
+) -> tuple[disk_images.Images, np.ndarray, tuple[str, ...]]:
+    """Reads one split of a prepared set.
 
-    Examples lie on disk in TFDS's shuffled order; they come back sorted by `id` where the set has
-    one, which for CIFAR is the order of the original batches.
+    Examples lie on disk in TFDS's shuffled order; they come back sorted by `id`, which for CIFAR
+    is the order of the original batches, or else by `file_name`, where the set has one.
 
     Args:
       name: name of the TFDS set, e.g. "cifar10".
-      split: "train" or "test".
-      data_dir: TFDS's data folder; "" is its default.
+      split: "train" or "test"; where the set has no labelled test, "validation" is read for it.
+      request: `data_dir` is TFDS's data folder, "" is its default; `image_size` resizes as
+        `pictures.decode_all` does; `check` and the stream settings apply.
+      choose: called with the file names of all examples; returns the positions that are read.
 
     Returns:
       images uint8 [N, H, W, C], labels int32 [N] and the class names.
@@ -86,28 +102,65 @@ def read_tfds(
       UserError: the set is missing, is not array_record, is damaged, or is no classification set
         of images of one size.
     """
-    folder = check_prepared(name, data_dir)
-    command = preparation_command(name, data_dir)
-    source = _open_source(name, split, folder, command)
-    features = source.dataset_info.features
+    prepared = _open(name, split, request.data_dir)
+    features = prepared.source.dataset_info.features
     if not {"image", "label"} <= set(features):
         raise UserError(
-            f"{folder}: examples have {sorted(features)}, but image and label are needed."
+            f"{prepared.folder}: examples have {sorted(features)}, but image and label are needed."
         )
-    images, labels, ids = _read_examples(source, name, split, folder, command)
-    if "id" in features:
-        order = np.argsort(np.array(ids), kind="stable")
-        images, labels = images[order], labels[order]
-    return images, labels, tuple(features["label"].names)
+    names = tuple(features["label"].names)
+    rows = np.arange(len(prepared.source))
+    shape = _find_shape(prepared, request.image_size)
+    if choose is None and not disk_images.is_streamed(request, len(rows) * math.prod(shape)):
+        images, labels, keys = _read_examples(prepared, rows, request)
+    else:
+        labels, keys = _read_annotations(prepared, rows, request)
+        if choose is not None:
+            rows = choose(_name_files(prepared, labels, keys, names))
+        labels, keys = labels[rows], [keys[row] for row in rows]
+        images = _read_chosen(prepared, rows, shape, request)
+    if _find_key(features):
+        order = np.argsort(np.array(keys), kind="stable")
+        images, labels = disk_images.take(images, order), labels[order]
+    return images, labels, names
 
 
-def _open_source(name: str, split: str, folder: epath.Path, command: str) -> Any:
-    """The random-access source of one split."""
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """A split of a prepared set: the random-access source, its folder, what prepares it again."""
+
+    source: Any
+    name: str
+    split: str
+    folder: epath.Path
+    command: str
+
+
+def _open(name: str, split: str, data_dir: str) -> _Prepared:
+    folder, command = check_prepared(name, data_dir), preparation_command(name, data_dir)
+    source, found = _open_source(name, split, folder, command)
+    return _Prepared(source, name, found, folder, command)
+
+
+def _open_source(
+    name: str, split: str, folder: epath.Path, command: str, **options: Any
+) -> tuple[Any, str]:
+    """The random-access source of one split, and the name that the set has for the split."""
     remedy = f"delete {folder} and run: {command}"
     try:
-        return tfds.data_source(
-            f"{name}:{folder.name}", split=split, data_dir=folder.parent.parent, download=False
+        found = _TEST_SPLITS.get(name, split) if split == "test" else split
+        if split == "test" and found == split:
+            info = json.loads((folder / "dataset_info.json").read_text())
+            there = {each["name"] for each in info["splits"]}
+            found = "validation" if "test" not in there and "validation" in there else split
+        source = tfds.data_source(
+            f"{name}:{folder.name}",
+            split=found,
+            data_dir=_find_data_dir(name, folder),
+            download=False,
+            **options,
         )
+        return source, found
     except NotImplementedError as error:  # what TFDS raises for files it cannot index
         raise UserError(
             f"{folder} was prepared in a file format without random access (tfrecord, the default "
@@ -120,43 +173,149 @@ def _open_source(name: str, split: str, folder: epath.Path, command: str) -> Any
         ) from error
 
 
+def _find_data_dir(name: str, folder: epath.Path) -> epath.Path:
+    """A name may have a part for the variant, such as imagenet_resized/64x64."""
+    return folder.parents[len(name.split("/"))]
+
+
+def _find_key(features: Any) -> str:
+    """The feature by which examples are sorted; "" if there is none."""
+    return next((key for key in ("id", "file_name") if key in features), "")
+
+
+def _find_shape(prepared: _Prepared, image_size: int) -> tuple[int, ...]:
+    """Of the images as they are read; one is looked at where the set does not say it."""
+    shape = prepared.source.dataset_info.features["image"].shape
+    if not len(prepared.source):
+        raise UserError(
+            f"{prepared.folder}: split {prepared.split!r} has no examples; prepare it again: "
+            f"{prepared.command}"
+        )
+    if image_size and shape[-1]:
+        return (image_size, image_size, shape[-1])
+    if None in shape:
+        shape = _read_block(prepared, prepared.source, [0])[0]["image"].shape
+    return tuple(shape)
+
+
+def _read_chosen(prepared, rows, shape, request) -> disk_images.Images:
+    """The images at `rows`, in memory or on disk."""
+    if not disk_images.is_streamed(request, len(rows) * math.prod(shape)):
+        return _read_examples(prepared, rows, request)[0]
+    identity = {
+        "tfds": os.fspath(prepared.folder),
+        "files": [f"{f} {f.stat().length} {f.stat().mtime}" for f in _list_files(prepared)],
+        "rows": hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest(),
+        "image_size": request.image_size,
+    }
+
+    def read_piece(start: int, end: int) -> np.ndarray:
+        return _read_examples(prepared, rows[start:end], request, shape)[0]
+
+    return disk_images.write(request, identity, len(rows), shape, read_piece)
+
+
+def _list_files(prepared: _Prepared) -> list[epath.Path]:
+    files = prepared.source.dataset_info.splits[prepared.split].filepaths
+    return [epath.Path(file) for file in files]
+
+
+def _name_files(prepared, labels, keys, names) -> list[str]:
+    """ "CLASS/FILE" of every example."""
+    if _find_key(prepared.source.dataset_info.features) != "file_name":
+        raise UserError(
+            f"{prepared.folder}: its examples have no file_name, so data.train_list cannot be "
+            "followed; give the pictures as --config.data.path=FOLDER."
+        )
+    files = (key.decode(errors="replace").rpartition("/")[2] for key in keys)
+    return [f"{names[label]}/{file}" for label, file in zip(labels, files, strict=True)]
+
+
+def _read_annotations(
+    prepared: _Prepared, rows: np.ndarray, request: Request
+) -> tuple[np.ndarray, list[bytes]]:
+    """Labels and sorting keys of examples, whose images are not decoded."""
+    source, _ = _open_source(
+        prepared.name,
+        "train" if prepared.split == "train" else "test",
+        prepared.folder,
+        prepared.command,
+        decoders={"image": tfds.decode.SkipDecoding()},
+    )
+    labels, keys = np.empty(len(rows), np.int32), []
+    key = _find_key(source.dataset_info.features)
+    for start in range(0, len(rows), _BLOCK):
+        request.check()
+        block = rows[start : start + _BLOCK].tolist()
+        for example in _read_block(prepared, source, block):
+            labels[len(keys)] = example["label"]
+            keys.append(example.get(key, b""))
+    return labels, keys
+
+
 def _read_examples(
-    source: Any, name: str, split: str, folder: epath.Path, command: str
+    prepared: _Prepared,
+    rows: np.ndarray,
+    request: Request,
+    shape: tuple[int, ...] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
-    """All examples in the order on disk: images, labels and ids (empty where there are none)."""
-    images, ids = None, []
-    labels = np.empty(len(source), np.int32)
+    """Examples in that order: images, labels and sorting keys (empty where there are none).
+
+    The images have `shape`, that of the first if None.
+    """
+    source, side = prepared.source, request.image_size
+    images = None if shape is None else np.empty((len(rows), *shape), np.uint8)
+    labels, keys = np.empty(len(rows), np.int32), []
+    key = _find_key(source.dataset_info.features)
+    step = _RESIZED_BLOCK if side else _BLOCK
     with (
         _without_decoder_advice(),
         tqdm.tqdm(
-            total=len(source), desc=f"Reading {name} {split}", unit="img", disable=None, delay=1.0
+            total=len(rows),
+            desc=f"Reading {prepared.name} {prepared.split}",
+            unit="img",
+            disable=None,
+            delay=1.0,
         ) as bar,
     ):
-        for start in range(0, len(source), _BLOCK):
-            indices = list(range(start, min(start + _BLOCK, len(source))))
-            try:
-                examples = source.__getitems__(indices)
-            except Exception as error:  # array_record and the decoders raise many types
-                file = _damaged_file(source, split, indices)
-                raise UserError(
-                    f"{file} is damaged or missing ({error}); delete {folder} and run: {command}"
-                ) from error
-            for index, example in zip(indices, examples, strict=True):
-                image = example["image"]
+        for start in range(0, len(rows), step):
+            request.check()
+            indices = rows[start : start + step].tolist()
+            for index, example in zip(indices, _read_block(prepared, source, indices), strict=True):
+                image = _resize(example["image"], side)
                 if images is None:
-                    images = np.empty((len(source), *image.shape), np.uint8)
+                    images = np.empty((len(rows), *image.shape), np.uint8)
                 if image.shape != images.shape[1:] or image.dtype != np.uint8:
                     raise UserError(
-                        f"{folder}: image {index} of {split!r} is {image.dtype} {image.shape}, but "
-                        f"uint8 {images.shape[1:]} is needed: all images must have one size."
+                        f"{prepared.folder}: image {index} of {prepared.split!r} is {image.dtype} "
+                        f"{image.shape}, but uint8 {images.shape[1:]} is needed: all images must "
+                        "have one size; set --config.data.image_size=SIDE to resize all."
                     )
-                images[index] = image
-                labels[index] = example["label"]
-                ids.append(example.get("id", b""))
+                images[len(keys)] = image
+                labels[len(keys)] = example["label"]
+                keys.append(example.get(key, b""))
             bar.update(len(indices))
-    if images is None:
-        raise UserError(f"{folder}: split {split!r} has no examples; prepare it again: {command}")
-    return images, labels, ids
+    return images, labels, keys
+
+
+def _read_block(prepared: _Prepared, source: Any, indices: list[int]) -> list[dict[str, Any]]:
+    try:
+        return source.__getitems__(indices)
+    except Exception as error:  # array_record and the decoders raise many types
+        file = _damaged_file(source, prepared.split, indices)
+        raise UserError(
+            f"{file} is damaged or missing ({error}); delete {prepared.folder} and run: "
+            f"{prepared.command}"
+        ) from error
+
+
+def _resize(image: np.ndarray, side: int) -> np.ndarray:
+    """The image as uint8 [side, side, C], like `pictures.decode_all`; unchanged with side 0."""
+    if not side or image.shape[:2] == (side, side) or image.dtype != np.uint8:
+        return image
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    resized = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
+    return resized.reshape(side, side, image.shape[2])
 
 
 def _damaged_file(source: Any, split: str, indices: list[int]) -> str:

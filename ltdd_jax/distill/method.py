@@ -36,25 +36,30 @@ class Task:
 
     Attributes:
       network: student and expert.
-      augment: (key, images) -> images.
+      augment: (key, images) -> images, with random numbers of its own for every image.
+      augment_siamese: the same operations with one set of numbers for all images of a call, so
+        that equal keys transform real and synthetic images alike.
       images: float32 [N, H, W, C], network input of the training images, sorted by class.
       labels: int32 [N].
       class_counts: [K], every one at least 1.
       stream: name of a stage -> its root key.
       snapshot: (kind, expert, epoch) -> all parameters; epoch -1 is the last.
       num_experts: of each kind.
+      input_range: (lowest, highest) network input, float32 [C] each, see `normalize.find_range`.
       teachers: "teacher" (labels, crops) or "observer" (statistics) -> the trained networks.
       map_pairs: (function, in_axes) -> function over a leading axis, spread over the devices.
     """
 
     network: Network
     augment: AugmentFn
+    augment_siamese: AugmentFn
     images: np.ndarray
     labels: np.ndarray
     class_counts: tuple[int, ...]
     stream: Callable[[str], jax.Array]
     snapshot: Callable[[str, int, int], Params]
     num_experts: int
+    input_range: tuple[np.ndarray, np.ndarray]
     teachers: Callable[[str], tuple[Teacher, ...]] = have_no_teachers
     map_pairs: Callable = training.vectorize
 
@@ -136,13 +141,15 @@ def predict_in_blocks(
     Args:
       apply: jitted (params, images [block, H, W, C]) -> outputs with a leading axis.
       params: parameters.
-      images: [N, H, W, C], N at least 1.
+      images: [N, H, W, C], N at least 1; read block by block.
       block: images per call; the last call is padded.
 
     Returns:
       NumPy array [N, ...].
     """
-    padded = -(-len(images) // block) * block
-    filled = np.concatenate([images, np.repeat(images[-1:], padded - len(images), axis=0)])
-    parts = [apply(params, filled[i : i + block]) for i in range(0, padded, block)]
+    parts = []
+    for begin in range(0, len(images), block):
+        rows = images[begin : begin + block]
+        padding = np.repeat(rows[-1:], block - len(rows), axis=0)
+        parts.append(apply(params, np.concatenate([rows, padding])))
     return np.concatenate([np.asarray(part) for part in parts])[: len(images)]

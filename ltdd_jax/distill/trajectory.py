@@ -15,7 +15,7 @@ from ltdd_jax import losses
 from ltdd_jax.distill import initialize, matching, method, sampling
 from ltdd_jax.distill import state as states
 from ltdd_jax.distill import step as steps
-from ltdd_jax.types import SyntheticSet
+from ltdd_jax.types import SyntheticSet, UserError
 
 PHASES = ("representation", "classifier")  # also the kinds of experts they follow
 _LIMITS = {"image_max": 1e6, "step_size": 1e3}  # whitened pixels are of order 1
@@ -38,7 +38,16 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
       task: data, network and experts.
       ipc: synthetic images per class.
       **settings: the fields of the config's section `trajectory`; the phases are mappings.
+
+    Raises:
+      UserError: the network carries statistics, which no step of a student's SGD moves.
     """
+    if task.network.has_statistics:
+        raise UserError(
+            "trajectories cannot be matched with a network that has batch norm, since its "
+            "statistics are not moved by gradients: set --config.net.name to one without, such as "
+            "convnet, or choose a method that needs no experts"
+        )
     phases = make_phases(settings, task.class_counts)
     soft = settings["labels"] == "soft"
     tx = states.make_outer_optimizer(

@@ -92,10 +92,12 @@ def make_evaluator(
         return batching.shuffle_epoch(jax.random.fold_in(key, epoch), num_rows, batch_size)
 
     def loss_fn(params, images, label_logits, weights):
-        rows = losses.soft_cross_entropy(network.apply(params, images), label_logits)
-        return (weights * rows).sum()
+        logits, params = network.train(params, images, weights)
+        return (weights * losses.soft_cross_entropy(logits, label_logits)).sum(), params
 
-    run_epoch = training.make_epoch(loss_fn, tx, draw_batches=draw_batches, augment=augment)
+    run_epoch = training.make_epoch(
+        loss_fn, tx, draw_batches=draw_batches, augment=augment, has_aux=True
+    )
     drop = drop_epoch(num_epochs)
 
     def init(key):

@@ -41,13 +41,15 @@ def make_gsam_gradient(*, rho: float, alpha: float, adaptive: bool):
       adaptive: scale the perturbation by the size of the weights (ASAM).
 
     Returns:
-      `gradient(loss, params) -> (loss, direction)`.
+      `gradient(loss, params, has_aux=False) -> (loss, direction)`; what the loss returns beside its
+      value is that of the unperturbed parameters.
     """
 
-    def gradient(loss, params):
-        value, grad = jax.value_and_grad(loss)(params)
+    def gradient(loss, params, has_aux=False):
+        value, grad = jax.value_and_grad(loss, has_aux=has_aux)(params)
         ascent = perturb(params, grad, rho=rho, adaptive=adaptive)
         perturbed = jax.tree.map(jnp.add, params, ascent)
-        return value, decompose(grad, jax.grad(loss)(perturbed), alpha=alpha)
+        second = jax.grad(loss, has_aux=has_aux)(perturbed)
+        return value, decompose(grad, second[0] if has_aux else second, alpha=alpha)
 
     return gradient

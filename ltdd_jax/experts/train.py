@@ -79,10 +79,16 @@ def make_representation_expert(
         return batching.shuffle_epoch(jax.random.fold_in(key, epoch), num_rows, recipe.batch_size)
 
     def loss_fn(params, images, labels, weights):
-        return (weights * losses.cross_entropy(network.apply(params, images), labels)).sum()
+        logits, params = network.train(params, images, weights)
+        return (weights * losses.cross_entropy(logits, labels)).sum(), params
 
     epoch = training.make_epoch(
-        loss_fn, tx, draw_batches=draw_batches, augment=augment, gradient=_gsam(recipe)
+        loss_fn,
+        tx,
+        draw_batches=draw_batches,
+        augment=augment,
+        gradient=_gsam(recipe),
+        has_aux=True,
     )
     return _expert(init, epoch, recipe)
 

@@ -37,7 +37,8 @@ def export_dataset(
 
     Every format holds the pixels, the classes, the soft labels, the images as a network is trained
     on them (float32, whitened; pixels are rounded and cut), the whitening as tensors, and a
-    README.md with the code that loads them.
+    README.md with the code that loads them. Where images hold several pictures each, these are
+    written as images of their own, as a network is trained on them.
 
     Args:
       dataset: from `load_dataset` or `distill_dataset`.
@@ -52,7 +53,7 @@ def export_dataset(
       UserError: unknown format, `out` is not empty or cannot be written, or the package that the
         format needs is not installed.
     """
-    writer = _find_writer(format)
+    writer, dataset = _find_writer(format), dataset.expand()
     folder = pathlib.Path(out).expanduser().absolute()
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -7,22 +7,26 @@ from ltdd_jax.nets import layers
 
 
 class ConvNet(nn.Module):
-    """`depth` blocks of Conv 3x3 - InstanceNorm - ReLU - average pool 2x2, then a linear layer.
+    """`depth` blocks of Conv 3x3 - norm - ReLU - average pool 2x2, then a linear layer.
 
     Attributes:
       num_classes: outputs K.
       width: channels of every block.
       depth: number of blocks; the side is halved by each.
       form: how convolutions are computed, see `convolution.conv2d`.
+      norm: of `layers.NORMS`.
     """
 
     num_classes: int
     width: int = 128
     depth: int = 3
     form: str = "auto"
+    norm: str = "instance"
 
     def setup(self):
-        self.blocks = [Block(self.width, self.form, name=f"block_{i}") for i in range(self.depth)]
+        self.blocks = [
+            Block(self.width, self.form, self.norm, name=f"block_{i}") for i in range(self.depth)
+        ]
         self.classifier = layers.Linear(self.num_classes)
 
     def embed(self, images):
@@ -40,13 +44,14 @@ class ConvNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Conv 3x3 - InstanceNorm - ReLU - average pool 2x2."""
+    """Conv 3x3 - norm - ReLU - average pool 2x2."""
 
     width: int
     form: str = "auto"
+    norm: str = "instance"
 
     @nn.compact
     def __call__(self, images):
         images = layers.Conv(self.width, form=self.form, name="conv")(images)
-        images = layers.InstanceNorm(name="norm")(images)
+        images = layers.NORMS[self.norm](name="norm")(images)
         return layers.average_pool(jax.nn.relu(images), 2)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from ltdd_jax.nets import convolution
+from ltdd_jax.nets.partition import STATISTICS
 
 
 def uniform_fan_in(fan_in: int):
@@ -72,13 +73,75 @@ class InstanceNorm(nn.Module):
         channels = images.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        wide = images if images.dtype.itemsize >= 4 else images.astype(jnp.float32)
+        wide = _at_least_float32(images)
         mean = wide.mean(axis=(1, 2), keepdims=True)
         centred = wide - mean
         variance = jnp.square(centred).mean(axis=(1, 2), keepdims=True)
         scale = _broadcast(scale, images).astype(wide.dtype)
         factor = jax.lax.rsqrt(variance + self.epsilon) * scale
         return (centred * factor).astype(images.dtype) + _broadcast(bias, images)
+
+
+class BatchNorm(nn.Module):
+    """Normalises every channel over batch, H and W, then scale and bias (Ioffe and Szegedy, 2015).
+
+    Where the collection of statistics may be changed, the batch is normalised with its own mean
+    and biased variance, and the running mean and the running unbiased variance move a tenth of the
+    way towards those of the batch. Elsewhere the running statistics normalise it.
+
+    Attributes:
+      momentum: share of the batch in the running statistics.
+      epsilon: added to the variance.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, images, weights=None):
+        """Normalises images [B, H, W, C].
+
+        Args:
+          images: of any float dtype.
+          weights: float32 [B] of the rows in the batch's statistics, sum 1, 0 on padding; None is
+            the plain mean. The running statistics alone ignore them.
+        """
+        channels = images.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        kept_mean = self.variable(STATISTICS, "mean", jnp.zeros, (channels,), jnp.float32)
+        kept_variance = self.variable(STATISTICS, "variance", jnp.ones, (channels,), jnp.float32)
+        wide = _at_least_float32(images)
+        if self.is_mutable_collection(STATISTICS) and not self.is_initializing():
+            mean, variance, count = _moments(wide, weights)
+            unbiased = variance * (count / jnp.maximum(count - 1, 1)).astype(variance.dtype)
+            for kept, batch in ((kept_mean, mean), (kept_variance, unbiased)):
+                share = self.momentum * batch.astype(kept.value.dtype)
+                kept.value = (1 - self.momentum) * kept.value + share
+        else:
+            mean, variance = (x.value.astype(wide.dtype) for x in (kept_mean, kept_variance))
+        factor = jax.lax.rsqrt(variance + self.epsilon) * scale.astype(wide.dtype)
+        normalised = (wide - _broadcast(mean, wide)) * _broadcast(factor, wide)
+        return normalised.astype(images.dtype) + _broadcast(bias, images)
+
+
+NORMS = {"instance": InstanceNorm, "batch": BatchNorm}
+
+
+def _moments(images, weights):
+    """Mean and biased variance of every channel [C], and how many values each is of."""
+    rows, height, width, _ = images.shape
+    if weights is None:
+        weights = jnp.full(rows, 1 / rows, images.dtype)
+    share = weights.astype(images.dtype)[:, None]
+    mean = (share * images.mean(axis=(1, 2))).sum(axis=0)
+    spread = jnp.square(images - _broadcast(mean, images)).mean(axis=(1, 2))
+    count = (weights > 0).sum().astype(jnp.float32) * (height * width)
+    return mean, (share * spread).sum(axis=0), count
+
+
+def _at_least_float32(images):
+    return images if images.dtype.itemsize >= 4 else images.astype(jnp.float32)
 
 
 def average_pool(images, size: int):

@@ -1,4 +1,4 @@
-"""Backbone and classifier, told apart by the path of a parameter."""
+"""Backbone, classifier and running statistics, told apart by the path of a parameter."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import flax.traverse_util
 from ltdd_jax.types import Params
 
 CLASSIFIER = "classifier"  # name of the last linear layer in every network
+STATISTICS = "statistics"  # holds what batch norms have seen; no gradient ever moves it
 
 
 def is_classifier(path: tuple[str, ...]) -> bool:
@@ -26,3 +27,13 @@ def merge(backbone: Params, classifier: Params) -> Params:
     """Inverse of `split`."""
     flat = flax.traverse_util.flatten_dict(backbone) | flax.traverse_util.flatten_dict(classifier)
     return flax.traverse_util.unflatten_dict(flat)
+
+
+def split_statistics(params: Params) -> tuple[Params, Params]:
+    """Splits into (what gradients move, running statistics); {} where there are none."""
+    return {k: v for k, v in params.items() if k != STATISTICS}, params.get(STATISTICS, {})
+
+
+def merge_statistics(trained: Params, statistics: Params) -> Params:
+    """Inverse of `split_statistics`."""
+    return {**trained, STATISTICS: statistics} if statistics else trained

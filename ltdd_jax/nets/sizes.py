@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ltdd_jax.nets import partition
+
 _CONVOLUTION = "ltdd_conv2d"
 
 
@@ -16,7 +18,7 @@ class Sizes:
     """Of one network for one image.
 
     Attributes:
-      num_parameters: numbers in the parameters.
+      num_parameters: numbers in the parameters, running statistics apart.
       num_backbone: those of them that are not the classifier's.
       largest_map: numbers in the largest output of a layer.
       sum_maps: numbers in the outputs of all convolutions and linear layers together.
@@ -50,7 +52,8 @@ def measure(init: Callable, apply: Callable, image_shape: tuple[int, int, int]) 
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     program = jax.make_jaxpr(apply)(params, image).jaxpr
     layers = [(math.prod(e.outvars[0].aval.shape), _flops(e)) for e in _walk(program)]
-    total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    trained, _ = partition.split_statistics(params)
+    total = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(trained))
     head = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["classifier"]))
     return Sizes(
         num_parameters=total,

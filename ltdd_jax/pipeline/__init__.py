@@ -15,14 +15,21 @@ from ltdd_jax.data.sources import ImageSet, fingerprint
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.pipeline import claims, live, plan
+from ltdd_jax.pipeline.cost import Cost, estimate_cost, measure_speed
 from ltdd_jax.pipeline.distill import identify, make_method, run_distill
 from ltdd_jax.pipeline.evaluate import run_evaluate
 from ltdd_jax.pipeline.experts import Snapshots, repair, run_experts
-from ltdd_jax.pipeline.look import look_at_experts, recall_experts
+from ltdd_jax.pipeline.look import (
+    look_at_experts,
+    look_at_teachers,
+    recall_experts,
+    recall_teachers,
+)
 from ltdd_jax.pipeline.problem import load_problem, load_sets, make_network, sort_sets
 from ltdd_jax.pipeline.report import write_report
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.settle import choose_size, settle_config
+from ltdd_jax.pipeline.teachers import needed_teachers, run_teachers
 from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime import files, interrupt, processes
 from ltdd_jax.runtime.interrupt import acknowledge_signals
@@ -30,13 +37,17 @@ from ltdd_jax.runtime.processes import connect, explain_lost_peer, leave
 from ltdd_jax.types import UserError
 
 __all__ = [
+    "Cost",
     "Snapshots",
     "acknowledge_signals",
     "connect",
+    "estimate_cost",
     "explain_lost_peer",
     "fingerprint",
     "leave",
+    "load_sets",
     "make_method",
+    "measure_speed",
     "open_run",
     "run",
 ]
@@ -139,10 +150,13 @@ def _prepare(config, sets, keep, stop):
 
 def _run_stages(run: Run, method: Method, stage: str, described: str) -> None:
     seconds = run.workspace.read_or_set_aside(run.workspace.seconds) or {}
+    asked = needed_teachers(run, method)
     if stage in ("experts", "all"):
         with _timed(run, seconds, "experts"):
             run_experts(run, method.experts)
             look_at_experts(run, method.experts)
+            run_teachers(run, asked)
+            look_at_teachers(run, asked)
     if stage in ("distill", "all"):
         _stop_between_stages(run)
         with _timed(run, seconds, "distill"):
@@ -153,8 +167,8 @@ def _run_stages(run: Run, method: Method, stage: str, described: str) -> None:
             processes.meet("evaluate")
             results, confusion = run_evaluate(run)
         live.show_results(run, results, method.num_iterations)
-        experts = recall_experts(run, method.experts)
-        write_report(run, method, results, confusion, experts, seconds, described)
+        looks = recall_experts(run, method.experts), recall_teachers(run, asked)
+        write_report(run, method, results, confusion, *looks, seconds, described)
 
 
 def _distill(run, method, stage):

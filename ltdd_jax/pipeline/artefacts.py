@@ -3,13 +3,14 @@
 import dataclasses
 import io
 import re
+import types
 import zlib
 
 import jax
 import numpy as np
 from etils import epath
 
-from ltdd_jax.data import normalize
+from ltdd_jax.data import mosaic, normalize
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.report import grid
 from ltdd_jax.runtime import files, processes
@@ -28,17 +29,30 @@ class LabelledSet:
     Attributes:
       synthetic: images, label logits, step size.
       labels: int32 [S].
+      partition: f; each image holds f x f pictures, which students see one by one.
     """
 
     synthetic: SyntheticSet
     labels: np.ndarray
+    partition: int = 1
+
+    @property
+    def num_seen(self) -> int:
+        """Images that a student sees: f² for each that is stored."""
+        return self.partition**2 * len(self.labels)
+
+    def show(self) -> tuple[np.ndarray, np.ndarray]:
+        """What a student is trained on: images [f²S, H, W, C] and label logits [f²S, K]."""
+        images = mosaic.expand(np.asarray(self.synthetic.images), self.partition)
+        logits = mosaic.repeat_labels(np.asarray(self.synthetic.label_logits), self.partition)
+        return np.asarray(images), np.asarray(logits)
 
     def checksum(self) -> str:
         """What ties results to the set they are of; hexadecimal."""
         value = 0
         for leaf in jax.tree.leaves(self.synthetic):
             value = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), value)
-        return f"{value:08x}"
+        return f"{value:08x}" + (f" x {self.partition}" if self.partition > 1 else "")
 
 
 def name_kept(iteration: int) -> str:
@@ -59,18 +73,27 @@ def find_set(run: Run, name: str) -> epath.Path:
     return run.workspace.synthetic / f"{name}.npz"
 
 
-def write_set(run: Run, synthetic: SyntheticSet, labels: np.ndarray, name: str) -> None:
-    """Writes NAME.npz and, for the result, grid.png."""
-    pixels = normalize.invert(run.problem.preprocessing, np.asarray(synthetic.images))
+def write_set(
+    run: Run, synthetic: SyntheticSet, labels: np.ndarray, name: str, partition: int = 1
+) -> None:
+    """Writes NAME.npz and, for the result, grid.png.
+
+    The entry `partition` is there only where images hold several pictures.
+    """
+    images = np.asarray(synthetic.images)
+    preprocessing = run.problem.preprocessing
+    factor = partition if preprocessing.whitens else 1  # only whitening mixes pixels of an image
+    pixels = mosaic.map_cells(lambda x: normalize.invert(preprocessing, x), images, factor)
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        images=np.asarray(synthetic.images, np.float32),
+        images=images.astype(np.float32),
         pixels=pixels,
         label_logits=np.asarray(synthetic.label_logits, np.float32),
         labels=labels,
         step_size=np.asarray(synthetic.step_size, np.float32),
         class_names=np.asarray(run.problem.train.class_names),
+        **({"partition": np.int32(partition)} if partition > 1 else {}),
     )
     files.write_bytes(find_set(run, name), buffer.getvalue())
     if name != FINAL:
@@ -101,7 +124,8 @@ def read_set(run: Run, name: str) -> LabelledSet:
     path = find_set(run, name)
     if not path.exists():
         raise UserError(f"{path} is missing; run --stage=distill with the same --workdir")
-    found = _read_arrays(path, _ARRAYS)
+    found = _read_arrays(path, _ARRAYS, {"partition": np.int32(1)})
+    partition = int(found.pop("partition"))
     num_rows = len(found["labels"]) if found["labels"].ndim == 1 else 0
     num_classes = run.problem.num_classes
     expected = {
@@ -118,18 +142,24 @@ def read_set(run: Run, name: str) -> LabelledSet:
                 f"finite {np.dtype(dtype)}{list(shape)}; delete it and run --stage=distill again"
             )
     labels = found.pop("labels")
+    if partition < 1 or any(side % partition for side in run.problem.image_shape[:2]):
+        raise UserError(
+            f"{path} is not of this run: its images cannot hold {partition} x {partition} "
+            "pictures; delete it and run --stage=distill again"
+        )
     if num_rows == 0 or labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(
             f"{path} is not of this run: its labels are not 0 to {num_classes - 1}; delete it and "
             "run --stage=distill again"
         )
-    return LabelledSet(SyntheticSet(**found), labels)
+    return LabelledSet(SyntheticSet(**found), labels, partition)
 
 
-def _read_arrays(path, names):
+def _read_arrays(path, names, defaults=types.MappingProxyType({})):
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            return {name: archive[name] for name in names}
+            found = {name: archive[name] for name in names}
+            return found | {n: archive.get(n, x) for n, x in defaults.items()}
     except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
         raise UserError(
             f"{path} is damaged ({error!r}); delete it and run --stage=distill again"

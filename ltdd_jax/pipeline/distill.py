@@ -11,9 +11,10 @@ import numpy as np
 
 from ltdd_jax import config as configs
 from ltdd_jax import families, training
+from ltdd_jax.data import augment, normalize
 from ltdd_jax.distill import Method, Task
 from ltdd_jax.distill import step as steps
-from ltdd_jax.pipeline import artefacts, experts, health, live, loop
+from ltdd_jax.pipeline import artefacts, experts, health, live, loop, teachers
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.runtime import checkpoint, mesh, prng
@@ -23,21 +24,29 @@ from ltdd_jax.types import SyntheticSet, UserError
 
 def make_method(run: Run) -> Method:
     """The method that the config asks for; reads no files until it starts."""
-    config, problem = run.config, run.problem
+    config = run.config
     section = PRESETS[config.distill.method].section
-    task = Task(
+    build = families.find_builder(section)
+    return build(make_task(run), ipc=config.distill.ipc, **config[section].to_dict())
+
+
+def make_task(run: Run) -> Task:
+    """What a method may use; snapshots and teachers are read when they are asked for."""
+    config, problem = run.config, run.problem
+    return Task(
         network=problem.network,
         augment=problem.augment,
+        augment_siamese=augment.make_augment(config.augment.strategy, siamese=True),
         images=problem.train_images,
         labels=problem.train.labels,
         class_counts=problem.class_counts,
         stream=functools.partial(prng.stream_key, config.seed),
         snapshot=experts.Snapshots(run).read,
         num_experts=config.experts.num_experts,
+        input_range=normalize.find_range(problem.preprocessing, problem.train_images),
+        teachers=functools.cache(functools.partial(teachers.read_teachers, run)),
         map_pairs=functools.partial(_map_pairs, run),
     )
-    build = families.find_builder(section)
-    return build(task, ipc=config.distill.ipc, **config[section].to_dict())
 
 
 def identify(run: Run, method: Method) -> dict:
@@ -47,7 +56,10 @@ def identify(run: Run, method: Method) -> dict:
     made_by += ["distill.method", "distill.ipc", PRESETS[config.distill.method].section]
     made_by += [f"experts.{kind}" for kind in method.experts]
     made_by += ["experts.num_experts"] if method.experts else []
-    return configs.identity(config, made_by) | {"data_fingerprint": run.problem.fingerprint}
+    found = configs.identity(config, made_by) | {"data_fingerprint": run.problem.fingerprint}
+    if method.teachers:
+        found["teachers"] = {kind: teachers.identify(run, kind) for kind in method.teachers}
+    return found
 
 
 def _map_pairs(run, function, in_axes):
@@ -123,7 +135,7 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
     found = checkpoints.restore(_abstract_state(run, method))
     if found is None or not artefacts.find_set(run, artefacts.INITIAL).exists():
         synthetic = method.start()
-        artefacts.write_set(run, synthetic, method.labels, artefacts.INITIAL)
+        artefacts.write_set(run, synthetic, method.labels, artefacts.INITIAL, method.partition)
     if found is None:
         state = method.init(prng.stream_key(run.config.seed, "distill"), synthetic)
         found = state, {"window": {}}, 0
@@ -136,7 +148,7 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
                 live.show_set(run, method.result(state), method.labels, 0)
             state = _optimise(run, method, checkpoints, state, window, done)
     synthetic = method.result(state)
-    artefacts.write_set(run, synthetic, method.labels, artefacts.FINAL)
+    artefacts.write_set(run, synthetic, method.labels, artefacts.FINAL, method.partition)
     return synthetic
 
 
@@ -173,10 +185,9 @@ def _optimise(run, method, checkpoints, state, window, done):
             is_kept = keep > 0 and done // keep > before // keep
             if is_kept and done < total:
                 name = artefacts.name_kept(done)
-                artefacts.write_set(run, method.result(state), method.labels, name)
-            if (
-                is_kept or done == total
-            ):  # before the checkpoint: what is after it is not shown again
+                kept = method.result(state)
+                artefacts.write_set(run, kept, method.labels, name, method.partition)
+            if is_kept or done == total:  # before the checkpoint: what follows it is not repeated
                 live.show_set(run, method.result(state), method.labels, done)
             return count
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltdd_jax import config as configs
-from ltdd_jax.data import long_tail
+from ltdd_jax.data import disk_images, long_tail
 from ltdd_jax.evaluate import metrics
 from ltdd_jax.evaluate import train as evaluation
 from ltdd_jax.pipeline import health, loop
@@ -120,6 +120,8 @@ def _summarize(run, row, found):
         "num_epochs": row.num_epochs + 1,
         "updates": (row.num_epochs + 1) * batches,
         "images": row.num_rows,
+        "images_stored": row.num_stored or row.num_rows,
+        "images_seen": row.num_rows,
     }
 
 
@@ -156,7 +158,7 @@ def _choose_rate(run, trainers, row, directory):
             may_fail=True,
         )
         state = trainer.train(job, data, rates)
-        predictions = trainers.predict(state, problem.train_images[held])
+        predictions = trainers.predict(state, disk_images.take(problem.train_images, held))
         for lane, (rate, _) in enumerate(lanes[begin : begin + width]):
             score = _balanced(predictions[lane], problem.train.labels[held])
             scores[rate].append(score)

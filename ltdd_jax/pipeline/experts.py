@@ -6,16 +6,20 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from ltdd_jax import backend, training
 from ltdd_jax import config as configs
-from ltdd_jax.data import normalize
+from ltdd_jax.data import normalize, streamed
+from ltdd_jax.data.disk_images import DiskImages
 from ltdd_jax.experts import train as expert_training
 from ltdd_jax.experts import trajectory
 from ltdd_jax.experts.trajectory import Trajectories
 from ltdd_jax.nets import partition
 from ltdd_jax.pipeline import health, loop
+from ltdd_jax.pipeline.problem import Problem
 from ltdd_jax.pipeline.run import Run
+from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime import checkpoint, mesh, prng, processes
 from ltdd_jax.runtime.progress import progress
 from ltdd_jax.types import Params, UserError
@@ -102,7 +106,7 @@ def run_experts(run: Run, kinds: tuple[str, ...]) -> None:
         try:
             for kind in kinds:
                 if not _is_complete(run, kind):
-                    with _sole_writer(run.workspace):
+                    with sole_writer(run.workspace):
                         _train_missing(run, kind)
                 _log_losses(run, kind)
             return
@@ -121,13 +125,14 @@ def repair(run: Run, error: trajectory.DamagedSegmentError) -> None:
         moved = ", ".join(path.name for path in trajectory.set_aside(error.path))
         run.workspace.warn(f"{error}; moved to {moved}, to be trained again")
 
-    with _sole_writer(run.workspace):
+    with sole_writer(run.workspace):
         if processes.is_first():
             move()
         processes.meet("repaired")
 
 
-def _sole_writer(workspace):
+def sole_writer(workspace: Workspace):
+    """Holds experts and teachers against other runs, unless the lock of this run does."""
     inside = workspace.root in workspace.experts.parents  # then the lock of the run is enough
     return (
         contextlib.nullcontext()
@@ -231,7 +236,7 @@ class _GroupTrainer:
         config, problem = self.run.config, self.run.problem
         self.expert = make_expert(self.run, self.kind)
         self.devices = mesh.make_mesh(self.width)
-        data = (_training_images(config, problem), problem.train.labels)
+        data = (training_images(config, problem), problem.train.labels)
         self.data = mesh.place(data, self.devices, split=False)
         # In turn: random numbers for many at once take the compiler twice as long.
         self.init = jax.jit(training.vectorize(self.expert.init, (0, 0), 1))
@@ -371,8 +376,10 @@ def _cut(tree, count):
     return jax.tree.map(lambda x: x[:count], tree)
 
 
-def _training_images(config, problem):
-    """The training images in the form in which they lie on the device."""
+def training_images(config: ConfigDict, problem: Problem):
+    """The training images in the form in which a program on the device takes their rows."""
+    if isinstance(problem.train.images, DiskImages):
+        return streamed.StreamedImages(problem.preprocessing, problem.train.images)
     storage = config.runtime.image_storage
     if storage == "auto":
         storage = "float32" if backend.is_cpu() else "uint8"

@@ -1,4 +1,4 @@
-"""A look at the experts: what their last snapshots get right, before anything is built on them."""
+"""A look at experts and teachers: what they get right, before anything is built on them."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from ltdd_jax.distill.method import predict_in_blocks
 from ltdd_jax.evaluate import metrics
-from ltdd_jax.pipeline import experts
+from ltdd_jax.pipeline import experts, teachers
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.runtime import files, processes
 
@@ -72,6 +72,66 @@ def _summarize(run, kind, found):
         np.asarray(run.problem.class_counts),
     )
     return summary | {"num_epochs": run.config.experts[kind].num_epochs}
+
+
+def look_at_teachers(run: Run, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Accuracy on the test images of each trained network of `kinds`, by name; it is said."""
+    for kind in kinds:
+        for member in teachers.list_members(run, kind):
+            if _read_teacher(member) is None:
+                _measure_teacher(member)
+    found = recall_teachers(run, kinds)
+    for summary in found.values():
+        groups = [name for name in ("balanced", *metrics.GROUPS) if name in summary]
+        shown = ", ".join(f"{name} {summary[name]:.1f}" for name in groups)
+        processes.say(f"{summary['title']} ({summary['net']}), accuracy in %: {shown}")
+    return found
+
+
+def recall_teachers(run: Run, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """What `look_at_teachers` found before, for the networks that were looked at."""
+    members = [m for kind in kinds for m in teachers.list_members(run, kind)]
+    found = [(member, _read_teacher(member)) for member in members]
+    return {
+        member.title.replace(" ", "_"): _summarize_teacher(member, known)
+        for member, known in found
+        if known
+    }
+
+
+def _teacher_path(member):
+    return member.run.workspace.accuracy / f"{member.directory.name}.json"
+
+
+def _read_teacher(member):
+    workspace = member.run.workspace
+    return processes.first_then_rest(lambda: workspace.read_or_set_aside(_teacher_path(member)))
+
+
+def _measure_teacher(member):
+    problem = member.run.problem
+    logits = predict_in_blocks(
+        jax.jit(member.network().apply), teachers.read_params(member), problem.test_images
+    )
+    accuracies = metrics.per_class_accuracy(
+        logits.argmax(-1)[None], problem.test.labels, problem.num_classes
+    )
+    files.write_sealed(_teacher_path(member), {"per_class": accuracies.tolist()})
+
+
+def _summarize_teacher(member, found):
+    problem = member.run.problem
+    summary = metrics.summarize(
+        np.asarray(found["per_class"]),
+        problem.test.class_counts(),
+        np.asarray(problem.class_counts),
+    )
+    return summary | {
+        "title": member.title,
+        "net": member.net,
+        "recipe": member.section.recipe,
+        "num_epochs": member.section.num_epochs,
+    }
 
 
 def _warn_of_failed_stage(run, before, after):

@@ -12,6 +12,7 @@ from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.nets import Network
 from ltdd_jax.pipeline import experts as expert_stage
+from ltdd_jax.pipeline import teachers
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.runtime import files, mesh, processes
@@ -52,7 +53,8 @@ def peak_bytes(run: Run, method: Method) -> int:
         batch = run.config.experts.representation.batch_size
         lanes = mesh.choose_lanes(batch * run.problem.network.sizes.largest_map) or share
         of_experts = min(lanes, share) * expert_stage.expert_bytes(run)
-    return max(of_experts, method.bytes)
+    asked = teachers.needed_teachers(run, method)
+    return max(of_experts, teachers.peak_bytes(run, asked), method.bytes)
 
 
 def check_memory(run: Run, method: Method) -> None:
@@ -68,6 +70,8 @@ def check_memory(run: Run, method: Method) -> None:
         advice = "--config.trajectory.batch_size, " + advice
         if run.config.trajectory.gradient == "autodiff":
             advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
+    elif "batch_size" in run.config[PRESETS[run.config.distill.method].section]:
+        advice = f"--config.{PRESETS[run.config.distill.method].section}.batch_size, " + advice
     raise UserError(
         f"this run needs about {show_bytes(needed)} of memory and {show_bytes(free)} are free; "
         f"lower {advice}"
@@ -81,7 +85,8 @@ def check_disk(run: Run, method: Method) -> None:
         return
     of_experts = 0 if _are_there(run, method) else trajectory_bytes(run, method)
     of_sets = set_bytes(run, method)
-    needed, free = of_experts + of_sets, files.free_bytes(root)
+    of_teachers = teachers.disk_bytes(run, teachers.needed_teachers(run, method))
+    needed, free = of_experts + of_teachers + of_sets, files.free_bytes(root)
     if needed <= free:
         return
     advice = "--config.experts.num_experts" if of_experts > of_sets else "--config.distill.ipc"
@@ -118,12 +123,15 @@ def count_flops(run: Run, method: Method) -> dict[str, float]:
     rates = len(settings.baseline_rates)
     tuned = rates if rates > 1 else 0
     epoch = settings.num_seeds * _GRADIENT_FORWARDS * forward
-    small = (settings.num_epochs + 1) * len(method.labels) * epoch
+    seen = method.partition**2 * len(method.labels)
+    small = (settings.num_epochs + 1) * seen * epoch
     full_epochs = (settings.full_num_epochs or settings.num_epochs) + 1
     full = full_epochs * num_rows * epoch
     full_tuning = full / settings.num_seeds * -(-tuned // settings.num_seeds) * settings.num_seeds
+    asked = teachers.needed_teachers(run, method)
     return {
         "experts": forward * sections.num_experts * sum(of_kind[kind] for kind in method.experts),
+        **({"teachers": teachers.count_flops(run, asked)} if asked else {}),
         "distill": method.flops * method.num_iterations,
         "evaluate": small * (3 if method.num_iterations else 1 + tuned),
         "baselines": small * (1 + tuned) + full + full_tuning,
@@ -184,12 +192,15 @@ def describe(run: Run, method: Method) -> str:
     )
     full = (settings.full_num_epochs or settings.num_epochs) + 1
     grid = ", ".join(f"{rate:g}" for rate in settings.baseline_rates)
+    asked = teachers.needed_teachers(run, method)
     needs = trajectory_bytes(run, method) + set_bytes(run, method)
+    needs += teachers.disk_bytes(run, asked)
     networks = "1 network" if settings.num_seeds == 1 else f"{settings.num_seeds} networks"
     return "\n".join(
         [
             f"  experts: {trained}",
-            f"  distill: {config.distill.method}, {len(method.labels)} images, "
+            *_describe_teachers(run, asked),
+            f"  distill: {config.distill.method}, {_describe_images(method)}, "
             f"{method.num_iterations} iterations, {method.summary} -> {workspace.synthetic}",
             f"  evaluate: {networks} x {settings.num_epochs + 1} epochs (whole training set "
             f"{full}), rates of real images from {grid} -> {workspace.report_text}",
@@ -198,6 +209,26 @@ def describe(run: Run, method: Method) -> str:
             f"  cost: {_describe_cost(run, method)}",
         ]
     )
+
+
+def _describe_images(method):
+    count, factor = len(method.labels), method.partition
+    seen = f" of {factor} x {factor} pictures" if factor > 1 else ""
+    return f"{count} images{seen}"
+
+
+def _describe_teachers(run, asked):
+    """A line for each kind that is asked."""
+    lines = []
+    for kind in asked:
+        section = run.config[kind]
+        members = teachers.list_members(run, kind)
+        there = sum(map(teachers.is_there, members))
+        lines.append(
+            f"  {kind}: {', '.join(section.nets)}, {section.recipe}, {section.num_epochs} epochs, "
+            f"{there} of {len(members)} there -> {run.workspace.teachers}"
+        )
+    return lines
 
 
 def _describe_cost(run, method):

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ltdd_jax import config as configs
 from ltdd_jax import nets
-from ltdd_jax.data import augment, long_tail, normalize, sources
+from ltdd_jax.data import augment, long_tail, normalize, sources, streamed
 from ltdd_jax.runtime import files, processes
 from ltdd_jax.types import AugmentFn, UserError
 
@@ -25,8 +25,9 @@ class Problem:
       test: real test images.
       fingerprint: SHA-256 of both.
       preprocessing: fitted to the training images.
-      train_images: float32 [N, H, W, C], network input.
-      test_images: float32 [N', H, W, C], network input.
+      train_images: float32 [N, H, W, C], network input; of a set on disk, rows are read and
+        preprocessed when they are indexed.
+      test_images: float32 [N', H, W, C], likewise.
       network: student, expert and evaluation network.
       augment: (key, images) -> images.
     """
@@ -35,8 +36,8 @@ class Problem:
     test: sources.ImageSet
     fingerprint: str
     preprocessing: normalize.Preprocessing
-    train_images: np.ndarray
-    test_images: np.ndarray
+    train_images: np.ndarray | streamed.PreprocessedImages
+    test_images: np.ndarray | streamed.PreprocessedImages
     network: nets.Network
     augment: AugmentFn
 
@@ -183,8 +184,8 @@ def load_problem(
         test=test,
         fingerprint=sources.fingerprint(train, test),
         preprocessing=preprocessing,
-        train_images=normalize.apply(preprocessing, train.images),
-        test_images=normalize.apply(of_test, test.images),
+        train_images=streamed.preprocess(preprocessing, train.images),
+        test_images=streamed.preprocess(of_test, test.images),
         network=network,
         augment=augment.make_augment(config.augment.strategy),
     )

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import special
 
 from ltdd_jax import config as configs
+from ltdd_jax import families
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.pipeline import artefacts, claims, plan
@@ -17,7 +18,8 @@ from ltdd_jax.presets import PRESETS
 from ltdd_jax.report import page, text
 from ltdd_jax.runtime import files, processes
 
-_MADE_BY = ("experts", "distill", "trajectory", "selection")  # what a set was made by stays its own
+# What a set was made by stays its own.
+_MADE_BY = ("experts", "teacher", "observer", "distill", *families.BUILDERS)
 
 
 def write_report(
@@ -26,6 +28,7 @@ def write_report(
     results: Mapping[str, Mapping[str, Any]],
     confusion: Sequence[Sequence[int]] | None,
     experts: Mapping[str, Mapping[str, Any]],
+    teachers: Mapping[str, Mapping[str, Any]],
     seconds: Mapping[str, float],
     described: str,
 ) -> None:
@@ -37,6 +40,7 @@ def write_report(
       results: summary of each row.
       confusion: counts [K, K] of the distilled set; None if they were not kept.
       experts: summary of each kind of experts that were looked at.
+      teachers: summary of each teacher and observer that was looked at.
       seconds: stage -> wall time.
       described: the plan.
     """
@@ -52,6 +56,7 @@ def write_report(
         versions=versions(),
         seconds=seconds,
         experts=experts,
+        teachers=teachers,
     )
     files.write_text(run.workspace.report, text.render_json(made))
     table = text.render_markdown(made)
@@ -85,6 +90,7 @@ def _read_pictures(run, is_selection):
         labels=final.labels,
         probabilities=special.softmax(np.asarray(final.synthetic.label_logits), axis=1),
         initial=initial,
+        partition=final.partition,
     )
 
 

@@ -3,11 +3,13 @@
 import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from ltdd_jax import losses
+from ltdd_jax.data import streamed
 from ltdd_jax.evaluate import baselines
 from ltdd_jax.pipeline import artefacts, claims
 from ltdd_jax.pipeline.artefacts import LabelledSet
@@ -15,7 +17,9 @@ from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.runtime import prng
 
-Data = tuple[np.ndarray, np.ndarray]  # images [N, H, W, C] and label logits [N, K]; or [E, N, ...]
+# Images [N, H, W, C] and label logits [N, K], or both [E, N, ...]; arrays, or of a set on disk what
+# a program takes rows of.
+Data = tuple[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Row:
       name: key of the row in files and in the report; random numbers depend on it.
       title: in the report.
       made_of: what the data are, for the identity of the result.
-      num_rows: N.
+      num_rows: N, images that a network sees.
+      num_stored: images that are kept, where these hold several pictures each; 0 is N.
       num_epochs: nominal number E of the protocol.
       load: (number of networks) -> data; [E, N, ...] where `per_network`.
       per_network: whether every network has its own data.
@@ -48,6 +53,7 @@ class Row:
     rate_of: str = ""
     load_kept: Callable[[np.ndarray, int], Data] | None = None
     is_shared: bool = False
+    num_stored: int = 0
 
     def key(self, seed: int) -> jax.Array:
         """Root of the random numbers of this row: from its name, not from its place."""
@@ -91,14 +97,14 @@ def make_rows(run: Run) -> list[Row]:
 
 def _set_row(name, title, found: LabelledSet, epochs, *, rate=None, rate_of=""):
     def load(count):
-        arrays = found.synthetic.images, found.synthetic.label_logits
-        return tuple(np.broadcast_to(x, (count, *x.shape)) for x in map(np.asarray, arrays))
+        return tuple(np.broadcast_to(x, (count, *x.shape)) for x in found.show())
 
     return Row(
         name=name,
         title=title,
         made_of=found.checksum(),
-        num_rows=len(found.labels),
+        num_rows=found.num_seen,
+        num_stored=len(found.labels),
         num_epochs=epochs,
         load=load,
         # Also where all have the same: then sets and random images share one program.
@@ -129,6 +135,16 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
         ]
         return real(kept[np.stack(rows)])
 
+    def all_real(rows):
+        if isinstance(problem.train_images, np.ndarray):
+            return real(rows)
+        images = problem.train.images.take(rows)
+        table = losses.hard_label_logits(np.arange(num_classes), num_classes)
+        return (
+            streamed.StreamedImages(problem.preprocessing, images),
+            streamed.LabelRows(table, labels[rows]),
+        )
+
     everything = np.arange(len(labels))
     full_epochs = settings.full_num_epochs or settings.num_epochs
     return [
@@ -149,9 +165,9 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
             made_of=problem.fingerprint,
             num_rows=len(labels),
             num_epochs=full_epochs,
-            load=lambda count: real(everything),
+            load=lambda count: all_real(everything),
             per_network=False,
-            load_kept=lambda kept, count: real(np.resize(kept, len(labels))),
+            load_kept=lambda kept, count: all_real(np.resize(kept, len(labels))),
             is_shared=True,
         ),
     ]

@@ -95,10 +95,12 @@ def _choose_whitening(config, train):
 
 def _warn_of_small_classes(config, train):
     """Classes with fewer images than synthetic ones: pictures are then repeated at the start."""
-    if presets.PRESETS[config.distill.method].section == "selection":
+    section = presets.PRESETS[config.distill.method].section
+    of_method = config[section]
+    if section == "selection":
         if config.selection.budget == "proportional":
             return
-    elif config.trajectory.initial_images == "noise":
+    elif of_method.get("initial_images") == "noise":
         return
     counts, ipc = train.class_counts(), config.distill.ipc
     small = np.flatnonzero(counts < ipc)

@@ -42,7 +42,8 @@ class Workspace:
         self.root = files.resolve(workdir)
         path = config.experts.path
         self.experts = files.resolve(path) if path else self.root / "experts"
-        self.accuracy = self.root / "accuracy"  # of experts
+        self.teachers = (self.experts if path else self.root) / "teachers"
+        self.accuracy = self.root / "accuracy"  # of experts and teachers
         self.preprocessing = self.root / "preprocessing.npz"
         self.baselines = self.root / "baselines"  # evaluations that no set has a part in
         self.set_name = set_name

@@ -29,12 +29,14 @@ class Pictures:
       probabilities: float [S, K], soft labels; rows sum to 1.
       initial: uint8 [S, H, W, C], the real images they started from; None where there are none,
         as for a selection of real images.
+      partition: f, where each image holds f x f pictures.
     """
 
     pixels: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
     initial: np.ndarray | None = None
+    partition: int = 1
 
 
 def draw_cards(
@@ -70,7 +72,12 @@ def draw_cards(
         title = f"{markup.escape(class_names[k])} <span class=soft>· {counts[k]} real</span>"
         cards.append(f'<article class="class"><h3>{title}</h3><ul class="pairs">{items}</ul>')
     note = _note(shown, int(per_class.max(initial=0)), len(classes), len(order), encode)
-    return '<div class="classes">\n' + "</article>\n".join(cards) + "</article>\n</div>", note
+    if pictures.partition > 1:
+        f = pictures.partition
+        note += f" Each image holds {f} x {f} pictures; networks see them one by one, enlarged."
+    return '<div class="classes">\n' + "</article>\n".join(
+        cards
+    ) + "</article>\n</div>", note.strip()
 
 
 def _draw_pair(pictures, encode, names, row, number):

@@ -138,14 +138,15 @@ def draw_experts(report: Report, losses: Mapping[str, np.ndarray], order: np.nda
     charts = []
     if losses:
         charts.append(_draw_expert_losses(losses))
-    if report["experts"]:
+    trained = text.name_trained(report)
+    if trained:
         charts.append(_draw_expert_classes(report, order))
     if not charts:
         return []
     rows = [
-        [f"{kind} experts, epoch {found['num_epochs']}",
+        [f"{title}, epoch {found['num_epochs']}",
          *(text.format_accuracy(found.get(c)) for c in text.COLUMNS)]
-        for kind, found in report["experts"].items()
+        for title, found in trained.items()
     ]  # fmt: skip
     caption = "Accuracy in % of the last snapshots, mean over the experts"
     header = ["experts", *text.COLUMNS.values()]
@@ -168,8 +169,8 @@ def _draw_expert_losses(losses):
 
 def _draw_expert_classes(report, order):
     series = [
-        Series(f"{kind} experts", range(len(order)), [found["per_class"][k] for k in order])
-        for kind, found in report["experts"].items()
+        Series(title, range(len(order)), [found["per_class"][k] for k in order])
+        for title, found in text.name_trained(report).items()
     ]
     alt = "Lines of the accuracy of the experts by class, most frequent class first: "
     alt += "; ".join(f"{line.name} {_describe_ends(line.y)}" for line in series)

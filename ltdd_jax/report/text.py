@@ -28,6 +28,7 @@ def make_report(
     versions: Mapping[str, str],
     seconds: Mapping[str, float],
     experts: Mapping[str, Mapping[str, Any]] | None = None,
+    teachers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Collects a run's results.
 
@@ -43,6 +44,7 @@ def make_report(
       versions: package -> version.
       seconds: stage -> wall time.
       experts: kind -> summary of the last snapshots, mean over experts.
+      teachers: name -> summary of one trained network, with its `title`, `net` and `recipe`.
 
     Returns:
       The content of report.json.
@@ -59,6 +61,7 @@ def make_report(
         "results": {name: dict(result) for name, result in results.items()},
         "best_on_test": _find_best(results),
         "experts": {kind: dict(summary) for kind, summary in (experts or {}).items()},
+        "teachers": {name: dict(summary) for name, summary in (teachers or {}).items()},
         "config": dict(config),
         "config_hash": config_hash,
         "data_fingerprint": data_fingerprint,
@@ -95,7 +98,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
             "",
             *(line for sentence in describe_rates(report) for line in (sentence, "")),
             *_curve(report),
-            *_experts(report["experts"]),
+            *_experts(report),
             describe_settings(report),
             "",
             *_table(
@@ -170,14 +173,23 @@ def describe_best(report: Mapping[str, Any]) -> str:
     )
 
 
-def _experts(experts):
-    if not experts:
-        return []
+def _experts(report):
     rows = [
-        [f"{kind} experts, epoch {s['num_epochs']}", *(format_accuracy(s.get(c)) for c in COLUMNS)]
-        for kind, s in experts.items()
+        [f"{title}, epoch {s['num_epochs']}", *(format_accuracy(s.get(c)) for c in COLUMNS)]
+        for title, s in name_trained(report).items()
     ]
+    if not rows:
+        return []
     return [*_table(["last snapshots, mean over experts", *COLUMNS.values()], rows), ""]
+
+
+def name_trained(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Title -> summary of everything that was trained on the real images before distillation."""
+    of_experts = {f"{kind} experts": summary for kind, summary in report["experts"].items()}
+    return of_experts | {
+        f"{summary['title']} ({summary['net']}, {summary['recipe']})": summary
+        for summary in report["teachers"].values()
+    }
 
 
 def describe_settings(report: Mapping[str, Any]) -> str:

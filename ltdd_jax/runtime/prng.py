@@ -10,6 +10,8 @@ STREAMS = (
     "distill",
     "evaluate",
     "baseline",
+    "teacher",
+    "observer",
 )
 
 

@@ -171,6 +171,33 @@ def test_the_batch_shares_the_operation_but_not_the_numbers():
     assert len(np.unique(np.asarray(augmented).reshape(6, -1), axis=0)) > 1
 
 
+@pytest.mark.parametrize("always", ["", "color_cutout"])
+def test_siamese_calls_with_one_key_transform_batches_of_any_size_alike(always):
+    """Breaks when real and synthetic images get numbers of their own, or every call the same."""
+    twins = augment.make_augment("_".join(augment.OPS), always=always, siamese=True)
+    image = _images((1, 8, 8, 2))
+    few, many = (jnp.concatenate([image] * n) for n in (2, 5))
+    both = jax.jit(lambda key: (twins(key, few), twins(jax.random.clone(key), many)))
+    outcomes = set()
+    for seed in range(12):
+        a, b = (np.asarray(x) for x in both(jax.random.key(seed)))
+        for other in (*a, *b):
+            np.testing.assert_array_equal(other, a[0])
+        outcomes.add(a[0].tobytes())
+    assert len(outcomes) > 8
+
+
+def test_operations_that_are_always_applied_come_before_the_drawn_one():
+    """Breaks when `always` is one more choice, or its numbers are not those of the draw."""
+    images, key = _images((3, 8, 8, 2)), jax.random.key(2)
+    found = augment.make_augment("crop", always="color_cutout")(key, images)
+    draws = augment.draw(jax.random.clone(key), 3, (8, 8), ("crop",))
+    expected = augment.color(images, draws.brightness, draws.saturation, draws.contrast)
+    expected = augment.cutout(expected, draws.hole_row, draws.hole_col)
+    expected = augment.crop(expected, draws.shift_rows, draws.shift_cols)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_empty_strategy_is_the_identity():
     images = _images()
     assert augment.make_augment("")(jax.random.key(0), images) is images

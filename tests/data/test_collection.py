@@ -208,11 +208,11 @@ def test_negative_size_does_not_lead_back(top):
         assert time.monotonic() - start < 5
 
 
-def test_zip_file_gets_its_own_advice(top):
+def test_arrays_in_a_zip_file_get_their_own_advice(top):
     path = top.parent / "pets.zip"
     with path.open("wb") as stream:
         np.savez(stream, x=1)
-    with pytest.raises(UserError, match=r"is a zip file, .*source=npz"):
+    with pytest.raises(UserError, match=r"a file of arrays, .*source=npz"):
         load(path)
 
 

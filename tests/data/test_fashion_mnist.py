@@ -27,6 +27,9 @@ def write_files(folder, *, packed: bool):
     return written
 
 
+DEBIAN = fashion_mnist.SYSTEM_FOLDER
+
+
 @pytest.fixture(autouse=True)
 def nothing_installed(monkeypatch, tmp_path):
     monkeypatch.setattr(fashion_mnist, "SYSTEM_FOLDER", str(tmp_path / "system"))
@@ -45,6 +48,11 @@ def test_files_are_read_where_they_lie(place, packed, tmp_path):
         np.testing.assert_array_equal(sets[split].labels, written[stem][1])
         assert sets[split].images.shape[1:] == (28, 28, 1)
     assert sets["train"].class_names[9] == "Ankle boot"
+
+
+def test_the_folder_is_that_of_the_package():
+    """As `dpkg-deb --contents` lists it: breaks when the program looks beside it."""
+    assert DEBIAN == "/usr/share/datasets/fashion-mnist"
 
 
 def test_damaged_files_are_named(tmp_path):

@@ -1,6 +1,7 @@
 """The user's own pictures, from a directory and from tar files, and everything wrong with them."""
 
 import io
+import os
 import pathlib
 import tarfile
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltdd_jax.data import pictures, request, sources
+from ltdd_jax.data import disk_images, pictures, request, sources
 from ltdd_jax.types import Interrupted, UserError
 
 _GREY, _RED, _BLUE = (90, 90, 90), (200, 0, 0), (0, 0, 200)
@@ -197,6 +198,57 @@ def test_pictures_of_one_size_need_not_be_square(top):
     assert load_both(top)["train"].images.shape == (4, 6, 9, 3)
 
 
+def _stream(path, tmp_path, **options):
+    return load_both(path, memory="stream", cache=str(tmp_path / "cache"), **options)
+
+
+def test_streamed_pictures_are_the_same(collection, tmp_path, monkeypatch):
+    """Breaks when the order of an archive becomes that of the labels."""
+    monkeypatch.setattr(disk_images, "_PIECE_BYTES", 200)
+    in_memory, on_disk = load_both(collection), _stream(collection, tmp_path)
+    assert isinstance(on_disk["train"].images, disk_images.DiskImages)
+    for split, found in on_disk.items():
+        np.testing.assert_array_equal(found.images[:], in_memory[split].images)
+    assert sources.fingerprint(*on_disk.values()) == sources.fingerprint(*in_memory.values())
+    constants = [sources.measure_constants(s["train"].images) for s in (on_disk, in_memory)]
+    assert constants[0] == constants[1]
+
+
+def test_streamed_pictures_are_grey_oblong_or_resized(top, tmp_path):
+    for number, file in enumerate(sorted(top.rglob("*.*"))):
+        _write(file.with_suffix(".png"), size=(9, 6), mode="L" if number % 2 else "RGB")
+        if file.suffix != ".png":
+            file.unlink()
+    found = _stream(top, tmp_path)["train"].images
+    assert found.shape == (4, 6, 9, 3)
+    np.testing.assert_array_equal(found[:], load_both(top)["train"].images)
+    _write(top / "train" / "cat" / "y.png", _BLUE, size=(7, 20))
+    found = _stream(top, tmp_path, image_size=5)["train"].images
+    np.testing.assert_array_equal(found[:], load_both(top, image_size=5)["train"].images)
+
+
+def test_a_changed_picture_is_decoded_again(top, tmp_path):
+    """Breaks when the pixels of yesterday's pictures are trained on."""
+    assert _stream(top, tmp_path)["train"].images[0][0, 0].tolist() == list(_RED)
+    path = top / "train" / "cat" / "x.PNG"
+    changed = path.stat().st_mtime_ns
+    _write(path, _BLUE)
+    os.utime(path, ns=(changed + 1, changed + 1))
+    assert _stream(top, tmp_path)["train"].images[0][0, 0].tolist() == list(_BLUE)
+
+
+def test_streaming_refuses_the_same_pictures(top, tmp_path):
+    _write(top / "train" / "cat" / "y.png", size=(7, 6))
+    with pytest.raises(UserError, match=r"most pictures are 6x6 .*cat/y.png \(7x6\); set --config"):
+        _stream(top, tmp_path)
+    (top / "train" / "cat" / "y.png").write_bytes(b"no picture")
+    for image_size in (0, 6):
+        with pytest.raises(UserError, match=r"1 picture cannot be decoded: train/cat/y.png"):
+            _stream(top, tmp_path, image_size=image_size)
+    with pytest.raises(UserError, match=r"memory=stream is not possible for the source 'digits'"):
+        sources.load_source("digits", "train", memory="stream")
+
+
 def test_one_class_is_refused(top):
     for split in ("train", "test"):
         _remove(top / split / "dog")
@@ -271,7 +323,7 @@ def test_path_that_is_no_collection(tmp_path):
     with pytest.raises(UserError, match=r"nowhere does not exist"):
         sources.load_source("folder", "train", path=str(tmp_path / "nowhere"))
     (tmp_path / "file.tar").write_bytes(b"not a tar file" * 100)
-    with pytest.raises(UserError, match=r"file.tar is no readable directory or tar file"):
+    with pytest.raises(UserError, match=r"file.tar is no readable directory, tar or zip file"):
         sources.load_source("folder", "train", path=str(tmp_path / "file.tar"))
 
 

@@ -66,7 +66,7 @@ def test_fingerprint_sees_every_part():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("imagenet", "train"), "data.source 'imagenet' is unknown; use one of digits, cifar10"),
+        (("svhn", "train"), "data.source 'svhn' is unknown; use one of digits, cifar10"),
         (("tfds:", "train"), "data.source 'tfds:' is unknown"),
         (("digits", "validation"), "split 'validation' is unknown"),
         (("folder", "train"), "--config.data.path=PATH"),
@@ -178,7 +178,7 @@ def test_quick_check_finds_what_is_not_there(name, options, message, monkeypatch
         sources.load_splits(name, **options)
 
 
-def test_only_folders_are_resized():
+def test_digits_are_not_resized():
     assert len(sources.load_source("digits", "test", image_size=8).images) == 500
     with pytest.raises(UserError, match=r"data.image_size=16, but the images of 'digits' are 8x8"):
         sources.load_source("digits", "test", image_size=16)

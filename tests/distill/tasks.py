@@ -25,12 +25,41 @@ TINY = {
     "trajectory.classifier.student_steps": 2,
     "trajectory.representation.current_start_epoch": 2,
     "trajectory.representation.max_start_epoch": 4,
+    "gradient_matching.num_networks": 2,
+    "gradient_matching.image_steps": 2,
+    "gradient_matching.training_epochs": 2,
+    "gradient_matching.training_batch_size": 4,
+    "gradient_matching.batch_size": 4,
+    "distribution_matching.num_iterations": 4,
+    "distribution_matching.batch_size": 4,
+    "distribution_matching.queue_size": 3,
+    "distribution_matching.initial_networks": 2,
+    "distribution_matching.queue_interval": 2,
+    "distribution_matching.training_steps": 2,
+    "distribution_matching.training_batch_size": 4,
+    "dream.num_networks": 2,
+    "dream.inner_steps": 2,
+    "dream.cluster_interval": 1,
+    "dream.num_clusters": 3,
+    "dream.cluster_steps": 3,
+    "dream.augment_always": "color",
+    "dream.training_images": 8,
+    "dream.training_batch_size": 4,
+    "kernel.first.num_iterations": 2,
+    "kernel.second.num_iterations": 2,
+    "kernel.batch_size": 7,
+    "kernel.real_augmentation": "crop",
 }
 
 
 def jitter(key, images):
     """A cheap augmentation with one random number per image."""
     return images * jax.random.uniform(key, (len(images), 1, 1, 1), images.dtype, 0.5)
+
+
+def jitter_alike(key, images):
+    """`jitter` with one number for all images of a call."""
+    return images * jax.random.uniform(key, (), images.dtype, 0.5)
 
 
 def make_task(*, side=8, width=4, augment=jitter, class_counts=CLASS_COUNTS, log=None) -> Task:
@@ -71,12 +100,14 @@ def make_task(*, side=8, width=4, augment=jitter, class_counts=CLASS_COUNTS, log
     return Task(
         network=network,
         augment=augment,
+        augment_siamese=jitter_alike,
         images=rng.normal(size=(sum(class_counts), side, side, 1)).astype(np.float32),
         labels=np.repeat(np.arange(len(class_counts)), class_counts).astype(np.int32),
         class_counts=tuple(class_counts),
         stream=functools.partial(prng.stream_key, 0),
         snapshot=snapshot,
         num_experts=2,
+        input_range=(np.full(1, -4.0, np.float32), np.full(1, 4.0, np.float32)),
     )
 
 

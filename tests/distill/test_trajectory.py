@@ -4,6 +4,7 @@ Derivatives are compared in float64, from full batches and without augmentation;
 estimators have their own tests (test_student, test_step).
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from ltdd_jax import config as configs
+from ltdd_jax import nets
 from ltdd_jax.distill import trajectory
+from ltdd_jax.types import UserError
 from tests.distill import tasks
 
 EQUAL_WEIGHTS = {"trajectory__class_weight_offset": 1e12}  # (N_k + f) / (N + f) is then 1
@@ -366,3 +369,13 @@ def test_first_labels_are_the_mean_of_the_experts_that_are_right():
             right = [x[row] for x in logits if x[row].argmax() == label]
             expected = np.mean(right, axis=0) if right else np.zeros(3)
             np.testing.assert_allclose(start.label_logits[row], expected, atol=1e-5)
+
+
+def test_networks_with_statistics_are_refused():
+    """Breaks when a trajectory through batch norms is matched as if their statistics had moved."""
+    task = tasks.make_task()
+    network = nets.build(
+        "convnet_bn", image_shape=task.image_shape, num_classes=3, width=4, depth=1
+    )
+    with pytest.raises(UserError, match=r"batch norm.*--config\.net\.name"):
+        tasks.make_method("mtt", dataclasses.replace(task, network=network))

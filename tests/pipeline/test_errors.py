@@ -61,7 +61,7 @@ def make_pictures(root, *, sizes=((8, 8),), test_sizes=((8, 8),), count=3):
         ({"trajectory__representation__min_start_epoch": 4}, "leaves no start epoch"),
         ({"net__depth": 5}, "--config.net.depth=5 does not fit images of 8 x 8 pixels"),
         ({"net__name": "vgg11"}, "--config.net.name=vgg11 does not fit images of 8 x 8 pixels"),
-        ({"data__image_size": 16}, "only the source 'folder' resizes"),
+        ({"data__image_size": 16}, "this source does not resize"),
         ({"data__source": "cifar10", "data__data_dir": "/nowhere"}, "data.prepare cifar10"),
         ({"data__source": "tfds:nothing", "data__data_dir": "/nowhere"}, "is not prepared"),
         ({"data__source": "folder", "data__path": "/nowhere"}, "data.path=/nowhere does not exist"),

@@ -3,10 +3,12 @@
 Nothing is trained: a stand-in for the networks answers as the rate says.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from ltdd_jax.data import long_tail
+from ltdd_jax.data import disk_images, long_tail, request, streamed
 from ltdd_jax.pipeline import artefacts, evaluate, rows
 from tests.pipeline import small_run
 
@@ -49,6 +51,31 @@ def test_every_row_has_its_set_and_its_rate(made):
     of_sets = {name: found[name].made_of for name, (of_set, *_) in ROWS.items() if of_set}
     assert len(set(of_sets.values())) == 3
     assert of_sets["initial"] == of_sets["initial_at_baseline_rate"]
+
+
+def test_real_rows_of_a_set_on_disk_are_those_of_the_set(made, tmp_path):
+    """Breaks when the images that judge a rate are among those that are trained on."""
+    run, _, found = made
+    pixels = run.problem.train.images
+    images = disk_images.write(
+        request.Request(cache=str(tmp_path / "cache")),
+        {},
+        len(pixels),
+        pixels.shape[1:],
+        lambda start, end: pixels[start:end],
+    )
+    train = dataclasses.replace(run.problem.train, images=images)
+    rows_of_disk = streamed.preprocess(run.problem.preprocessing, images)
+    problem = dataclasses.replace(run.problem, train=train, train_images=rows_of_disk)
+    streaming = dataclasses.replace(run, problem=problem)
+    on_disk = {row.name: row for row in rows.make_rows(streaming)}
+    kept = np.array([0, 2, 3, 31, 33, 41, 44])
+    for name in ("random_real", "full_real"):
+        for load in (lambda row: row.load(2), lambda row: row.load_kept(kept, 2)):
+            expected = [np.asarray(part) for part in load(found[name])]
+            every = np.arange(len(expected[0]))
+            for part, array in zip(load(on_disk[name]), expected, strict=True):
+                np.testing.assert_allclose(np.asarray(part[every]), array, atol=1e-6)
 
 
 def test_rates_that_a_row_takes_from_another_are_known_before(made):

@@ -1,0 +1,59 @@
+"""All methods on Fashion-MNIST-LT at width 32 and a fraction of the published work.
+
+    apt-get install dataset-fashion-mnist    # or --config.data.path=FOLDER with the four IDX files
+    python -m ltdd_jax.table --config=configs/tables/fashion_mnist_small.py
+
+Imbalance factor 100, 10 images per class; `--dry_run` says what it costs on the machine at hand.
+The literature has no numbers for these data, so that rows compare with each other alone. Every
+method takes the numbers below as far as it reads them, and its family's defaults for the rest.
+"""
+
+from ltdd_jax.config import METHODS, parse_argument
+from ltdd_jax.table import Cell, Table
+
+_SMALL = {
+    "net.width": 32,
+    "experts.num_experts": 4,
+    "experts.representation.num_epochs": 15,
+    "experts.classifier.num_epochs": 5,
+    "trajectory.gradient": "exact",
+    "trajectory.num_iterations": 150,
+    "trajectory.image_lr": 10.0,
+    "trajectory.representation.current_start_epoch": 5,
+    "trajectory.representation.max_start_epoch": 10,
+    "trajectory.representation.student_steps": 10,
+    "trajectory.classifier.student_steps": 10,
+    "gradient_matching.num_networks": 20,
+    "gradient_matching.training_epochs": 10,
+    "gradient_matching.batch_size": 64,
+    "distribution_matching.num_iterations": 500,
+    "distribution_matching.batch_size": 64,
+    "dream.num_networks": 10,
+    "dream.inner_steps": 10,
+    "dream.num_clusters": 32,
+    "dream.training_images": 512,
+    "kernel.first.num_iterations": 100,
+    "kernel.second.num_iterations": 400,
+    "evaluation.num_epochs": 200,
+    "evaluation.full_num_epochs": 8,
+    "evaluation.baseline_rates": (0.01, 0.03),
+    "runtime.checkpoint_minutes": 5.0,
+}
+# Of the methods that need several times as long as the others.
+_OWN = {"idm": {"distribution_matching.num_iterations": 100}}
+
+
+def get_table(argument: str = "") -> Table:
+    """Returns the table; `argument` is empty."""
+    parse_argument(argument, ("if100_ipc10",))
+    cells = tuple(
+        Cell(
+            config="fashion_mnist_lt",
+            method=method,
+            argument="if100_ipc10",
+            overrides=_SMALL | _OWN.get(method, {}),
+            name=method,
+        )
+        for method in METHODS
+    )
+    return Table("All methods on Fashion-MNIST-LT, width 32", cells, "table_fashion_mnist_small")

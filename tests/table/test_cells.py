@@ -1,0 +1,135 @@
+"""Breaks when cells share a directory they must not share, or a wrong table starts to run."""
+
+import pathlib
+
+import pytest
+
+from ltdd_jax import config as configs
+from ltdd_jax.errors import UserError
+from ltdd_jax.table import Cell, Table
+from ltdd_jax.table.cells import load_table, make_jobs, parse_value
+from tests.table import made_up
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def make(*cells, **more):
+    return make_jobs(Table("t", cells, "t"), pathlib.Path(), **more)
+
+
+def test_cells_of_one_data_set_share_a_directory_and_others_do_not():
+    cell = Cell("digits_lt", "datm")
+    same = make(cell, Cell("digits_lt", "mtt", overrides={"net.width": 8, "distill.ipc": 3}))
+    assert same[0].directory == same[1].directory
+    assert same[0].directory.startswith("digits-if20-seed0-")
+    for field, value in (("seed", 1), ("data.imbalance_factor", 50.0), ("data.whiten", "off")):
+        other = make(Cell("digits_lt", "datm", overrides={field: value}))
+        assert other[0].directory != same[0].directory, field
+    moved = make(cell, overrides={"data.data_dir": "elsewhere"})
+    assert moved[0].directory == same[0].directory
+    assert moved[0].identity == same[0].identity
+
+
+def test_every_setting_that_a_result_depends_on_belongs_to_the_identity():
+    (one,) = make(Cell("digits_lt", "datm"))
+    assert make(Cell("digits_lt", "datm"))[0].identity == one.identity
+    assert make(Cell("digits_lt", "datm"), overrides={"runtime.log_steps": "7"})[0].identity == (
+        one.identity
+    )
+    for text in ("evaluation.num_seeds=3", "trajectory.label_lr=1.5", "runtime.precision=tf32"):
+        field, value = text.split("=")
+        assert make(Cell("digits_lt", "datm"), overrides={field: value})[0].identity != one.identity
+
+
+def test_the_command_line_overrides_the_table_which_overrides_the_config():
+    cell = Cell("digits_lt", "datm", overrides={"net.width": 8, "distill.ipc": 3})
+    (job,) = make(cell, overrides={"net.width": "12"})
+    assert (job.config.net.width, job.config.distill.ipc) == (12, 3)
+    assert (job.base.net.width, job.base.distill.ipc) == (32, 2)
+    assert job.name == "digits_lt-datm"
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("net.width", "16", 16), ("net.name", "mlp", "mlp"), ("data.normalize", "True", True),
+        ("evaluation.baseline_rates", "0.1,0.2", (0.1, 0.2)),
+        ("evaluation.baseline_rates", "(0.1,)", (0.1,)),
+        ("evaluation.baseline_rates", "0.1", (0.1,)), ("trajectory.label_lr", "2e-3", 2e-3),
+    ],
+)  # fmt: skip
+def test_values_are_read_as_the_main_program_reads_them(field, text, value):
+    found = parse_value(field, text)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ([Cell("digits_lt", "datm"), Cell("digits_lt", "datm")], "two cells"),
+        ([Cell("digits_lt", "datm", name="a/b")], "cannot name a cell"),
+        ([Cell("digits_tl", "datm")], "did you mean digits_lt"),
+        ([Cell("nowhere.py", "datm")], "no file nowhere.py"),
+        ([Cell("digits_lt", "datn")], "did you mean datm"),
+        ([Cell("digits_lt", "datm", overrides={"net.widht": 3})], "did you mean net.width"),
+        ([Cell("digits_lt", "datm", overrides={"net.width": "x"})], "net.width"),
+        ([Cell("digits_lt", "datm", overrides={"net.width": 0})], "net.width=0"),
+        ([Cell("digits_lt", "")], "and not"),
+    ],
+)
+def test_a_wrong_cell_is_named_before_anything_runs(cells, words):
+    with pytest.raises(UserError, match=words) as caught:
+        make(*cells)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no function get_table"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def get_table(argument): return 3", "no Table"),
+        ("def get_table(argument): return {}['a']", "KeyError"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(tmp_path, text, words):
+    path = tmp_path / "table.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words) as caught:
+        load_table(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="no file"):
+        load_table(str(tmp_path / "none.py"))
+
+
+def test_paths_of_configs_are_relative_to_the_table(tmp_path):
+    config = (ROOT / "configs" / "digits_lt.py").read_text(encoding="utf-8")
+    (tmp_path / "mine.py").write_text(config, encoding="utf-8")
+    (tmp_path / "table.py").write_text(
+        "from ltdd_jax.table import Cell, Table\n"
+        "def get_table(argument):\n"
+        "    return Table('t', (Cell('mine.py', 'mtt', argument=argument),), 't')\n"
+    )
+    table, home = load_table(f"{tmp_path / 'table.py'}:smoke")
+    (job,) = make_jobs(table, home)
+    assert (job.name, job.config.distill.method) == ("mine-smoke-mtt", "mtt")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "tables").glob("*.py")), ids=str)
+@pytest.mark.parametrize("variant", ["", "ci"])
+def test_packaged_tables_have_all_methods_and_can_be(path, variant):
+    """Breaks when a method is registered that a table cannot run."""
+    if variant == "ci" and path.stem != "digits":
+        pytest.skip("only the table of the digits has this variant")
+    table, home = load_table(f"{path.stem}:{variant}")
+    jobs = make_jobs(table, home)
+    assert {job.cell.method for job in jobs} == set(configs.METHODS)
+    assert len({job.directory for job in jobs}) == 1
+
+
+def test_made_up_cells_are_what_their_tests_take_them_for():
+    (job,) = made_up.make_all("datm", overrides=made_up.NARROW)
+    assert (job.config.net.width, job.base.net.width) == (64, 128)
