@@ -67,6 +67,12 @@ def get_config(argument: str = "") -> ConfigDict:
     kernel.first.num_iterations, kernel.second.num_iterations = 100, 400
     kernel.batch_size = 100
     kernel.real_augmentation = "crop"
+    for cropping in (config.crops, config.recovery):
+        cropping.min_area = 0.5  # of 8 x 8 pixels
+    config.recovery.view_min_area = 0.5
+    config.recovery.flip = False
+    config.recovery.jitter = 1
+    config.recovery.num_steps = 200
 
     config.evaluation.num_epochs = 200
     config.evaluation.full_num_epochs = 100  # of 417 images: as good as 200, in half the time
@@ -92,6 +98,7 @@ def get_config(argument: str = "") -> ConfigDict:
         dream.num_networks, dream.inner_steps, dream.cluster_interval = 2, 5, 5
         kernel.first.num_iterations, kernel.second.num_iterations = 5, 10
         kernel.first.pool_size = kernel.second.pool_size = 2
+        config.recovery.num_steps = 10
         config.evaluation.num_epochs = 10
         config.evaluation.full_num_epochs = 5
         config.runtime.log_steps = 5

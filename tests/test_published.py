@@ -180,8 +180,11 @@ NOT_PUBLISHED = {
     "evaluation.keep_networks",
 }
 # Sections of the config that the paper's method does not read.
-OTHER_FAMILIES = ("gradient_matching", "distribution_matching", "dream", "kernel")
-OTHER_FAMILIES += ("teacher", "observer")  # networks that other methods ask, see TEACHERS
+OTHER_FAMILIES = (
+    *("gradient_matching", "distribution_matching", "dream", "kernel"),
+    *("crops", "recovery"),  # see tests/catalogue/test_recovery.py
+    *("teacher", "observer"),  # networks that other methods ask, see TEACHERS
+)
 # Read only with sequential generation.
 WITHOUT_EFFECT = {
     "trajectory.representation.current_start_epoch",

@@ -3,6 +3,13 @@
 A module calls `families.register` and imports nothing of JAX, since configs are read without it.
 """
 
-from ltdd_jax.catalogue import distribution_matching, dream, gradient_matching, kernel
+from ltdd_jax.catalogue import (
+    crops,
+    distribution_matching,
+    dream,
+    gradient_matching,
+    kernel,
+    recovery,
+)
 
-__all__ = ["distribution_matching", "dream", "gradient_matching", "kernel"]
+__all__ = ["crops", "distribution_matching", "dream", "gradient_matching", "kernel", "recovery"]

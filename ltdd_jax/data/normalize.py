@@ -25,6 +25,7 @@ from ltdd_jax.types import Array, UserError
 
 _MAX_FEATURES = 64 * 64 * 3  # up to which `choose_whitening` whitens
 _BLOCK_VALUES = 2**23  # pixel values converted at once: 64 MiB in float64
+_PRODUCT = functools.partial(jnp.matmul, precision="highest")  # on devices
 _SPOKEN_BYTES = 2**28  # of memory; whitening that takes more is said beforehand
 
 
@@ -187,15 +188,47 @@ class StoredImages:
 
 
 def prepare(pre: Preprocessing, pixels: Array) -> Array:
-    """Pixels uint8 [B, H, W, C] -> network input float32 [B, H, W, C], in JAX; as `apply`."""
-    images = pixels.astype(jnp.float32) / 255
-    channels = (1,) * (images.ndim - 1) + (-1,)
-    images = (images - pre.mean.reshape(channels)) / pre.std.reshape(channels)
+    """`apply` as a part of compiled programs: pixels uint8 [B, H, W, C] -> float32 input."""
+    return transform(pre, pixels.astype(jnp.float32) / 255)
+
+
+def transform(pre: Preprocessing, pixels: Array) -> Array:
+    """As `prepare`, of pixels float32 [B, H, W, C] in [0, 1]."""
+    channels = (1,) * (pixels.ndim - 1) + (-1,)
+    images = (pixels - pre.mean.reshape(channels)) / pre.std.reshape(channels)
     if pre.zca_mean is None:
         return images
     flat = images.reshape(len(images), -1) - pre.zca_mean.reshape(1, -1)
-    product = functools.partial(jnp.matmul, precision="highest")
-    return _whiten(pre, flat, product).reshape(images.shape)
+    return _whiten(pre, flat, _PRODUCT).reshape(images.shape)
+
+
+def project(pre: Preprocessing, images: Array, rounded: Array | bool = False) -> Array:
+    """The network input whose pixels are clipped to [0, 1], as a part of compiled programs.
+
+    What is added to the images is the change of their pixels, normalised and whitened, so images
+    with pixels in range stay bit-equal.
+
+    Args:
+      pre: the fitted preprocessing.
+      images: float32 [B, H, W, C], network input.
+      rounded: scalar; whether the pixels are rounded to 8 bits too.
+
+    Returns:
+      float32 [B, H, W, C].
+    """
+    std, mean = (x.reshape((1,) * (images.ndim - 1) + (-1,)) for x in (pre.std, pre.mean))
+    normal = jnp.asarray(images)
+    if pre.zca_mean is not None:
+        flat = _unwhiten(pre, normal.reshape(len(normal), -1), _PRODUCT)
+        normal = jnp.asarray(flat + pre.zca_mean.reshape(1, -1)).reshape(images.shape)
+    pixels = normal * std + mean
+    wanted = jnp.clip(pixels, 0.0, 1.0)
+    wanted = jnp.where(rounded, jnp.rint(wanted * 255) / 255, wanted)
+    change = (wanted - pixels) / std
+    if pre.whitens:
+        whitened = _whiten(pre, change.reshape(len(change), -1), _PRODUCT)
+        change = jnp.asarray(whitened).reshape(images.shape)
+    return images + change
 
 
 def invert(pre: Preprocessing, images: np.ndarray) -> np.ndarray:
@@ -204,8 +237,9 @@ def invert(pre: Preprocessing, images: np.ndarray) -> np.ndarray:
     pixels = np.empty(images.shape, np.uint8)
     for rows in _blocks(images):
         block = images[rows].astype(np.float32)
-        if pre.whitens:
-            block = _unwhiten(pre, _flatten(block)) + pre.zca_mean
+        if pre.zca_mean is not None:
+            flat = _unwhiten(pre, _flatten(block), np.matmul) + pre.zca_mean
+            block = np.asarray(flat)
         block = block.reshape(pixels[rows].shape) * pre.std + pre.mean
         pixels[rows] = np.rint(np.clip(block, 0.0, 1.0) * 255).astype(np.uint8)
     return pixels
@@ -328,13 +362,14 @@ def _whiten(pre: Preprocessing, centred: Array, product: Callable) -> Array:
     return outside * centred + product(along, pre.zca_basis.T)
 
 
-def _unwhiten(pre: Preprocessing, white: np.ndarray) -> np.ndarray:
-    """`_whiten` undone, for rows [B, D] in NumPy."""
+def _unwhiten(pre: Preprocessing, white: Array, product: Callable) -> Array:
+    """`_whiten` undone, for rows [B, D]."""
     if pre.zca_basis is None or pre.zca_values is None or pre.zca_eps is None:
-        return white @ np.asarray(pre.zca_inverse)
+        return product(white, pre.zca_inverse)
     outside = pre.zca_eps**0.5
     gains = (pre.zca_values + pre.zca_eps) ** 0.5 - outside
-    return np.asarray(outside * white + ((white @ pre.zca_basis) * gains) @ pre.zca_basis.T)
+    along = product(white, pre.zca_basis) * gains.reshape(1, -1)
+    return outside * white + product(along, pre.zca_basis.T)
 
 
 def _normalize(pre: Preprocessing, images: np.ndarray) -> np.ndarray:

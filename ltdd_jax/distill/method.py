@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ltdd_jax import training
+from ltdd_jax.data import normalize
 from ltdd_jax.nets import Network
 from ltdd_jax.types import AugmentFn, Params, SyntheticSet
 
@@ -25,9 +26,12 @@ class Teacher:
     params: Params
 
 
-def have_no_teachers(kind: str) -> tuple[Teacher, ...]:
-    """The teachers of a task that has none."""
+def have_no_teachers(kind: str) -> tuple[Any, ...]:
+    """The teachers of a task that has none, and their networks."""
     raise ValueError(f"there are no networks of the kind {kind}")
+
+
+_PIXELS = normalize.Preprocessing(mean=np.zeros(1, np.float32), std=np.ones(1, np.float32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Task:
       num_experts: of each kind.
       input_range: (lowest, highest) network input, float32 [C] each, see `normalize.find_range`.
       teachers: "teacher" (labels, crops) or "observer" (statistics) -> the trained networks.
+      networks: kind of teachers -> their networks, before they are trained too.
+      preprocessing: pixels -> network input; left out where both are the same.
       map_pairs: (function, in_axes) -> function over a leading axis, spread over the devices.
     """
 
@@ -61,6 +67,8 @@ class Task:
     num_experts: int
     input_range: tuple[np.ndarray, np.ndarray]
     teachers: Callable[[str], tuple[Teacher, ...]] = have_no_teachers
+    networks: Callable[[str], tuple[Network, ...]] = have_no_teachers
+    preprocessing: normalize.Preprocessing = _PIXELS
     map_pairs: Callable = training.vectorize
 
     @property

@@ -116,6 +116,27 @@ def test_invert_undoes_apply(whiten, constants):
     assert normalize.invert(pre, prepared * 100).dtype == np.uint8
 
 
+@pytest.mark.parametrize("few", [False, True])
+@pytest.mark.parametrize("whiten", [False, True])
+def test_projection_clips_and_rounds_pixels(whiten, few):
+    """As inverting, clipping and applying would; breaks when valid pixels are moved too."""
+    images = _random_images(num=20 if few else 60)
+    pre = normalize.fit(images, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25), whiten=whiten)
+    generator = np.random.default_rng(5)
+    pixels = generator.uniform(0.05, 0.95, (4, 4, 4, 3)).astype(np.float32)
+    pixels[2:] = generator.uniform(-0.5, 1.5, (2, 4, 4, 3))
+    given = normalize.apply(pre, pixels)
+    project = jax.jit(normalize.project)
+    clipped, rounded = (np.asarray(project(pre, given, r)) for r in (False, True))
+    np.testing.assert_array_equal(clipped[:2], given[:2])
+    expected = normalize.apply(pre, np.clip(pixels, 0, 1))
+    np.testing.assert_allclose(clipped, expected, atol=2e-4)
+    assert np.abs(clipped[2:] - given[2:]).max() > 0.1
+    eight_bit = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    np.testing.assert_allclose(rounded, normalize.apply(pre, eight_bit), atol=2e-4)
+    np.testing.assert_array_equal(normalize.invert(pre, rounded), eight_bit)
+
+
 def test_whitened_covariance():
     """The eigenvalues of the whitened covariance are s / (s + eps)."""
     images = _random_images(num=300)

@@ -7,7 +7,8 @@ import numpy as np
 
 from ltdd_jax import config as configs
 from ltdd_jax import families, nets
-from ltdd_jax.distill import Method, Task
+from ltdd_jax.data import normalize
+from ltdd_jax.distill import Method, Task, Teacher
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.runtime import prng
 
@@ -23,6 +24,8 @@ TINY = {
     "trajectory.initial_step_size": 0.1,
     "trajectory.representation.student_steps": 2,
     "trajectory.classifier.student_steps": 2,
+    "recovery.num_steps": 2,
+    "recovery.batch_size": 3,  # half of the set
     "trajectory.representation.current_start_epoch": 2,
     "trajectory.representation.max_start_epoch": 4,
     "gradient_matching.num_networks": 2,
@@ -81,6 +84,7 @@ def make_task(*, side=8, width=4, augment=jitter, class_counts=CLASS_COUNTS, log
         depth=1,
     )
     init = jax.jit(network.init)
+    teachers = make_teachers(network, side, len(class_counts))
 
     @functools.cache
     def ends(expert):
@@ -108,7 +112,25 @@ def make_task(*, side=8, width=4, augment=jitter, class_counts=CLASS_COUNTS, log
         snapshot=snapshot,
         num_experts=2,
         input_range=(np.full(1, -4.0, np.float32), np.full(1, 4.0, np.float32)),
+        teachers=teachers.__getitem__,
+        networks=lambda kind: tuple(teacher.network for teacher in teachers[kind]),
+        preprocessing=normalize.Preprocessing(
+            mean=np.full(1, 0.5, np.float32), std=np.full(1, 0.2, np.float32)
+        ),
     )
+
+
+def make_teachers(network, side: int, num_classes: int) -> dict[str, tuple[Teacher, ...]]:
+    """One random network of each kind; an observer is a ConvNet with batch norm."""
+    observer = nets.build(
+        "convnet_bn", image_shape=(side, side, 1), num_classes=num_classes, width=3, depth=1
+    )
+
+    def make(network):
+        made = jax.jit(network.init)(jax.random.key(7))
+        return (Teacher(network=network, params=jax.tree.map(np.asarray, made)),)
+
+    return {"teacher": make(network), "observer": make(observer)}
 
 
 def make_config(name: str, **fields):
