@@ -69,6 +69,7 @@ setuptools.setup(
             "torchvision>=0.21",
             "webdataset>=1",
         ],
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
         "gcs": ["gcsfs>=2024.6"],
         "s3": ["s3fs>=2024.6"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.12"],

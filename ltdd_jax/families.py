@@ -21,7 +21,7 @@ def register(
     section: str,
     *,
     builder: str,
-    settings: Mapping[str, fields.Field],
+    settings: fields.Tree,
     methods: Mapping[str, presets.Preset],
     check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> None:

@@ -84,7 +84,7 @@ class DiskImages:
         return result.reshape((*wanted.shape, *self._image_shape))
 
     def _read(self, row: int, target: np.ndarray) -> None:
-        view, position = memoryview(target).cast("B"), row * math.prod(self._image_shape)
+        view, position = memoryview(target.data).cast("B"), row * math.prod(self._image_shape)
         while view:
             try:
                 count = os.preadv(self._descriptor, [view], position)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from etils import epath
 
-from ltdd_jax.data import folder
+from ltdd_jax.data import disk_images, folder
 from ltdd_jax.data.collection import Collection, Entry, check_size, open_collection
 from ltdd_jax.data.request import Request, describe_error, is_regular_file, list_names, show_name
 from ltdd_jax.errors import UserError
@@ -25,7 +25,7 @@ _LINE = re.compile(r"(?:\S*/)?([^/\s]+)/([^/\s]+)(?:\s+(\d+))?")  # train/CLASS/
 
 def read_imagenet(
     request: Request, splits: Sequence[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray, tuple[str, ...]]]:
+) -> dict[str, tuple[disk_images.Images, np.ndarray, tuple[str, ...]]]:
     """Reads splits of ImageNet or Tiny-ImageNet from a directory, zip or tar file.
 
     Args:
@@ -105,7 +105,9 @@ def select_listed(names: Sequence[str], request: Request) -> np.ndarray:
 
 
 def _list_classes(collection: Collection, request: Request) -> dict[str, folder.Classes]:
-    files = {split: [] for split in _FOLDERS.values()}
+    files: dict[str, list[tuple[tuple[str, ...], Entry]]] = {
+        split: [] for split in _FOLDERS.values()
+    }
     annotations = None
     for entry in collection.entries:
         depth = next((d for d, part in enumerate(entry.parts[:2]) if part in _FOLDERS), None)

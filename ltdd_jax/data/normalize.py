@@ -10,6 +10,7 @@ import io
 import math
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ import psutil
 from etils import epath
 
 from ltdd_jax.data import zca
+from ltdd_jax.data.disk_images import Images
 from ltdd_jax.data.request import check_memory
 from ltdd_jax.types import Array, UserError
 
@@ -90,13 +92,13 @@ def choose_whitening(
     return True, f"ZCA is customary for {size}"
 
 
-def whitening_bytes(image_shape: tuple[int, int, int], num_rows: int) -> int:
+def whitening_bytes(image_shape: tuple[int, ...], num_rows: int) -> int:
     """Memory that fitting ZCA to that many images takes, beyond the images."""
     return zca.fit_bytes(num_rows, math.prod(image_shape)) + 16 * _BLOCK_VALUES
 
 
 def fit(
-    train_images: np.ndarray,
+    train_images: Images,
     *,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
@@ -239,7 +241,7 @@ def invert(pre: Preprocessing, images: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def find_range(pre: Preprocessing, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_range(pre: Preprocessing, inputs: Any) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest network input of every channel, float32 [C] each.
 
     Without whitening what pixels 0 and 1 become. Whitening mixes pixels, so that there is no such
@@ -306,7 +308,7 @@ def _check_complete(pre: Preprocessing) -> None:
 
 def _fit_zca(
     pre: Preprocessing,
-    images: np.ndarray,
+    images: Images,
     eps: float,
     say: Callable[[str], None],
     check: Callable[[], None],
@@ -377,7 +379,7 @@ def _flatten(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1)
 
 
-def _blocks(images: np.ndarray) -> list[slice]:
+def _blocks(images: Images) -> list[slice]:
     """Slices over the rows, each about `_BLOCK_VALUES` values long."""
     step = max(1, _BLOCK_VALUES // max(1, int(np.prod(images.shape[1:]))))
     return [slice(start, start + step) for start in range(0, len(images), step)]

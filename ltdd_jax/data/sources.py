@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -49,7 +49,7 @@ class Source:
       takes_list: whether it follows `train_list`.
     """
 
-    read: Callable[[Request, Sequence[str]], dict[str, Arrays]]
+    read: Callable[[Request, Sequence[str]], Mapping[str, Arrays]]
     check: Callable[[Request], None] = lambda request: None
     constants: Constants | None = None
     order_test: Callable[[np.ndarray, int], np.ndarray] | None = None
@@ -61,7 +61,7 @@ class Source:
 
 def _make_tfds_source(name: str, constants: Constants | None = None, **options) -> Source:
     # TFDS takes a third of a second to import, so only who needs it does so.
-    def read(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
+    def read(request: Request, splits: Sequence[str]) -> Mapping[str, Arrays]:
         from ltdd_jax.data import tfds_source
 
         def choose(files: Sequence[str]) -> np.ndarray:
@@ -94,12 +94,12 @@ def _make_tfds_source(name: str, constants: Constants | None = None, **options) 
     )
 
 
-def _read_digits(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
+def _read_digits(request: Request, splits: Sequence[str]) -> Mapping[str, Arrays]:
     del request
     return {split: digits.read_digits(split) for split in splits}
 
 
-def _read_fashion_mnist(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
+def _read_fashion_mnist(request: Request, splits: Sequence[str]) -> Mapping[str, Arrays]:
     found = fashion_mnist.find_folder(request)
     if found is None:
         return _make_tfds_source("fashion_mnist").read(request, splits)
@@ -117,7 +117,7 @@ def _check_fashion_mnist(request: Request) -> None:
             ) from error
 
 
-def _read_tiny_imagenet(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
+def _read_tiny_imagenet(request: Request, splits: Sequence[str]) -> Mapping[str, Arrays]:
     found = _find_tiny_imagenet(request)
     if found is None:
         return _make_tfds_source("tiny_imagenet").read(request, splits)
@@ -149,7 +149,7 @@ def _find_tiny_imagenet(request: Request) -> Request | None:
     return None if found is None else dataclasses.replace(request, path=os.fspath(found))
 
 
-def _read_imagenet(request: Request, splits: Sequence[str]) -> dict[str, Arrays]:
+def _read_imagenet(request: Request, splits: Sequence[str]) -> Mapping[str, Arrays]:
     reader = imagenet.read_imagenet if request.path else _make_tfds_source("imagenet2012").read
     return reader(request, splits)
 

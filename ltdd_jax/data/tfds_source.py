@@ -111,6 +111,7 @@ def read_tfds(
     names = tuple(features["label"].names)
     rows = np.arange(len(prepared.source))
     shape = _find_shape(prepared, request.image_size)
+    images: disk_images.Images
     if choose is None and not disk_images.is_streamed(request, len(rows) * math.prod(shape)):
         images, labels, keys = _read_examples(prepared, rows, request)
     else:
@@ -242,7 +243,8 @@ def _read_annotations(
         prepared.command,
         decoders={"image": tfds.decode.SkipDecoding()},
     )
-    labels, keys = np.empty(len(rows), np.int32), []
+    labels = np.empty(len(rows), np.int32)
+    keys: list[bytes] = []
     key = _find_key(source.dataset_info.features)
     for start in range(0, len(rows), _BLOCK):
         request.check()
@@ -265,7 +267,8 @@ def _read_examples(
     """
     source, side = prepared.source, request.image_size
     images = None if shape is None else np.empty((len(rows), *shape), np.uint8)
-    labels, keys = np.empty(len(rows), np.int32), []
+    labels = np.empty(len(rows), np.int32)
+    keys: list[bytes] = []
     key = _find_key(source.dataset_info.features)
     step = _RESIZED_BLOCK if side else _BLOCK
     with (
@@ -295,6 +298,7 @@ def _read_examples(
                 labels[len(keys)] = example["label"]
                 keys.append(example.get(key, b""))
             bar.update(len(indices))
+    assert images is not None  # nobody asks for no rows
     return images, labels, keys
 
 

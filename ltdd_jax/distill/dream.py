@@ -112,9 +112,9 @@ def make_start(task: method.Task, ipc: int, settings: dict[str, Any]) -> Synthet
     network_key, key = jax.random.split(task.stream("initialize"))
     cells = factor**2 * ipc
     choose = jax.jit(make_chooser(task, cells, settings["cluster_steps"]))
-    chosen = np.asarray(choose(key, task.network.init(network_key), task.images))
+    nearest = np.asarray(choose(key, task.network.init(network_key), task.images))
     counts = np.minimum(task.class_counts, cells)
-    chosen = [np.resize(rows[:count], cells) for rows, count in zip(chosen, counts, strict=True)]
+    chosen = [np.resize(rows[:count], cells) for rows, count in zip(nearest, counts, strict=True)]
     # Class-major rows of images, cell-major lists of cells.
     rows = np.stack(chosen).reshape(task.num_classes, ipc, -1).transpose(2, 0, 1).reshape(-1)
     images = mosaic.shrink(task.images[rows], factor, "nearest")

@@ -22,7 +22,7 @@ def cosine_distance(a: Params, b: Params) -> jax.Array:
       Scalar from 0 to twice the number of rows.
     """
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum(_compare_rows(x, y) for x, y in pairs if x.ndim > 1)
+    return jnp.asarray(sum(_compare_rows(x, y) for x, y in pairs if x.ndim > 1))
 
 
 def convolution_distance(a: Params, b: Params) -> jax.Array:
@@ -31,7 +31,7 @@ def convolution_distance(a: Params, b: Params) -> jax.Array:
     Biases, norms and linear layers do not count.
     """
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum(jnp.square(x - y).sum() for x, y in pairs if x.ndim == 4)
+    return jnp.asarray(sum(jnp.square(x - y).sum() for x, y in pairs if x.ndim == 4))
 
 
 def _compare_rows(x, y):

@@ -5,6 +5,7 @@ Three changes to DM: every image holds f x f pictures, which students and the ma
 images now and then; and a cross-entropy, the heavier the more accurate the network, is added.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -64,12 +65,13 @@ class Queue:
         new = jax.tree.map(
             lambda x, y: x.at[place].set(y), (self.params, self.opt_state), (params, opt_state)
         )
-        return self.replace(params=new[0], opt_state=new[1])
+        return dataclasses.replace(self, params=new[0], opt_state=new[1])
 
     def append(self, params: Params, opt_state: optax.OptState) -> "Queue":
         """The queue with one more network, which has no accuracy yet."""
         place = self.appended % self.capacity
-        return self.put(place, params, opt_state).replace(
+        return dataclasses.replace(
+            self.put(place, params, opt_state),
             appended=self.appended + 1,
             hits=self.hits.at[place].set(0),
             seen=self.seen.at[place].set(0),

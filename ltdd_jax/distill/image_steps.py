@@ -1,5 +1,6 @@
 """What the methods without trajectories have in common: hard labels, SGD on the images alone."""
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.struct
@@ -69,7 +70,7 @@ def make_start(
         )
     images = initialize.fill_images(noise_key, rows.reshape(-1), task.images)
     if partition > 1:
-        images = mosaic.assemble(mosaic.shrink(images, partition, "linear"), partition)
+        images = np.asarray(mosaic.assemble(mosaic.shrink(images, partition, "linear"), partition))
     return make_hard_set(images, labels, task.num_classes, step_size)
 
 
@@ -90,7 +91,7 @@ def descend(
     """One step v ← μv + g, X ← X - lr·v: the new set and the new v."""
     velocity = momentum * state.velocity + gradient
     images = state.synthetic.images - rate * velocity
-    return state.synthetic.replace(images=images), velocity
+    return dataclasses.replace(state.synthetic, images=images), velocity
 
 
 def map_classes(loss: Callable, images: jax.Array, *inputs) -> tuple[jax.Array, jax.Array]:
@@ -128,7 +129,7 @@ def descend_in_turn(
       The sum of the losses, each before its step; images and velocity [K·ipc, H, W, C].
     """
     num_classes = len(jax.tree.leaves(inputs)[0])
-    images = state.synthetic.images
+    images = jnp.asarray(state.synthetic.images)
     shape = (num_classes, -1, *images.shape[1:])
 
     def body(carry, arguments):

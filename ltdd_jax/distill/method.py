@@ -59,7 +59,7 @@ class Task:
     network: Network
     augment: AugmentFn
     augment_siamese: AugmentFn
-    images: np.ndarray
+    images: Any  # an array, or what is read by rows from a disk
     labels: np.ndarray
     class_counts: tuple[int, ...]
     stream: Callable[[str], jax.Array]
@@ -111,7 +111,7 @@ class Method:
 
     start: Callable[[], SyntheticSet]
     init: Callable[[jax.Array, SyntheticSet], Any]
-    step: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
+    step: Callable[[Any, Any], tuple[Any, dict[str, Any]]]
     result: Callable[[Any], SyntheticSet]
     read: Callable[[int], Any]
     labels: np.ndarray

@@ -22,15 +22,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m ltdd_jax.e
     Returns:
       0, 2 for a user's mistake, 130 for Ctrl-C or 143 for SIGTERM.
     """
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description="Write a distilled set for other libraries, which read it without ltdd_jax.",
-    )
-    parser.add_argument("directory", metavar="DIR", help="the --workdir of a run")
-    parser.add_argument("--format", required=True, choices=export.FORMATS)
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="new or empty folder")
-    parser.add_argument("--set", default="", metavar="NAME", help="the --set of the run")
-    args = parser.parse_args(argv)
+    args = make_parser(program).parse_args(argv)
     try:
         with _raise_at_signals():
             dataset = load_dataset(args.directory, args.set)
@@ -46,6 +38,19 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m ltdd_jax.e
         "README.md says how to load them"
     )
     return 0
+
+
+def make_parser(program: str) -> argparse.ArgumentParser:
+    """What the command line may be; `program` is how it was called, for its help."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Write a distilled set for other libraries, which read it without ltdd_jax.",
+    )
+    parser.add_argument("directory", metavar="DIR", help="the --workdir of a run")
+    parser.add_argument("--format", required=True, choices=export.FORMATS)
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="new or empty folder")
+    parser.add_argument("--set", default="", metavar="NAME", help="the --set of the run")
+    return parser
 
 
 @contextlib.contextmanager

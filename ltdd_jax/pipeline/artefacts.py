@@ -5,6 +5,7 @@ import io
 import re
 import types
 import zlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -84,6 +85,7 @@ def write_set(
     preprocessing = run.problem.preprocessing
     factor = partition if preprocessing.whitens else 1  # only whitening mixes pixels of an image
     pixels = mosaic.map_cells(lambda x: normalize.invert(preprocessing, x), images, factor)
+    more: dict[str, Any] = {"partition": np.int32(partition)} if partition > 1 else {}
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -93,7 +95,7 @@ def write_set(
         labels=labels,
         step_size=np.asarray(synthetic.step_size, np.float32),
         class_names=np.asarray(run.problem.train.class_names),
-        **({"partition": np.int32(partition)} if partition > 1 else {}),
+        **more,
     )
     files.write_bytes(find_set(run, name), buffer.getvalue())
     if name != FINAL:

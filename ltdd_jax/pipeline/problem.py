@@ -49,7 +49,8 @@ class Problem:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
-        return self.train.images.shape[1:]
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
 
     @property
     def class_counts(self) -> tuple[int, ...]:

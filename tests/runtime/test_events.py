@@ -2,8 +2,10 @@
 
 import errno
 import io
+import itertools
 import os
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -62,14 +64,19 @@ def test_a_resumed_stage_shows_every_step_once(tmp_path):
     assert losses(tmp_path / "distill") == expected
 
 
-def test_a_stage_that_starts_over_shows_nothing_of_before(tmp_path):
+def test_a_stage_that_starts_over_shows_nothing_of_before(tmp_path, monkeypatch):
+    """Step 0 included; each sitting begins in another second, which names its file."""
+    clock = itertools.count(1_800_000_000.0)
+    monkeypatch.setattr(time, "time", lambda: next(clock))
     log = events.EventLog(tmp_path, True)
     for value in (1, 2):
         with log.record("distill", 0):
             log.write("distill", 0, scalars={"loss": value})
         log.replace("experts", [(1, {"loss": 7.0}), (2, {"loss": 6.0})][: 3 - value])
     assert losses(tmp_path / "distill") == [(0, 2)]
+    assert len(list((tmp_path / "distill").iterdir())) == 2
     assert losses(tmp_path / "experts") == [(1, 7)]
+    assert len(list((tmp_path / "experts").iterdir())) == 1
 
 
 def test_nothing_is_written_unless_wanted(tmp_path):
