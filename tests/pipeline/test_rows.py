@@ -113,7 +113,7 @@ class Networks:
         self.trained |= set(found)
         return rates
 
-    def predict(self, rates, images):
+    def predict(self, row, rates, images):
         found = [self.row_of[image.tobytes()] for image in images]
         self.judged.append(found)
         labels = self.problem.train.labels[found]
@@ -167,8 +167,9 @@ def test_each_row_is_trained_at_its_rate(made, monkeypatch, rates):
         return {"rate": rate if rate is not None else chosen[row.name]}
 
     monkeypatch.setattr(evaluate, "_evaluate_row", train)
-    monkeypatch.setattr(evaluate, "_Trainers", lambda run: None)
+    monkeypatch.setattr(evaluate, "Trainers", lambda run: None)
     monkeypatch.setattr(evaluate, "_summarize", lambda run, row, found: found["rate"])
+    monkeypatch.setattr(evaluate, "_rank", lambda summaries: summaries)
     run.config.evaluation.baseline_rates = rates
     found, _ = evaluate.run_evaluate(run)
     final, kept = (float(sets[name].step_size) for name in (artefacts.FINAL, "iteration_000003"))
