@@ -22,7 +22,14 @@ import numpy as np
 from ltdd_jax import losses, training
 from ltdd_jax.data import augment as augmentation
 from ltdd_jax.data import cutmix, mosaic
-from ltdd_jax.distill import clusters, gradient_distance, image_steps, method, real_batches
+from ltdd_jax.distill import (
+    clusters,
+    gradient_distance,
+    image_steps,
+    method,
+    network_steps,
+    real_batches,
+)
 from ltdd_jax.types import SyntheticSet
 
 _SECOND_ORDER = 9  # a gradient through a gradient, in forward passes
@@ -239,23 +246,20 @@ def make_training(network, tx, settings: dict[str, Any]):
     chance, rate = settings["cutmix_chance"], settings["network_lr"]
 
     def train(key, state, batches, real, labels):
-        def body(state, inputs):
+        def body(carry, inputs):
             key, batch = inputs
             images, partners, own = cutmix.cutmix(key, real[batch.indices], chance)
             targets = labels[batch.indices]
 
-            def loss(params):
-                logits = network.apply(params, images)
+            def measure(logits):
                 entropy = own * losses.cross_entropy(logits, targets)
-                entropy += (1 - own) * losses.cross_entropy(logits, targets[partners])
-                return batch.weights @ entropy
+                return entropy + (1 - own) * losses.cross_entropy(logits, targets[partners])
 
-            gradient = jax.grad(loss)(state.params)
-            updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-            params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-            return state.replace(step=state.step + 1, params=params, opt_state=opt_state), None
+            return network_steps.descend(network, tx, rate, carry, images, batch.weights, measure)
 
         keys = jax.random.split(key, len(batches.indices))
-        return jax.lax.scan(body, state, (keys, batches))[0]
+        carry, _ = jax.lax.scan(body, (state.params, state.opt_state), (keys, batches))
+        count = len(batches.indices)
+        return training.TrainState(step=state.step + count, params=carry[0], opt_state=carry[1])
 
     return train
