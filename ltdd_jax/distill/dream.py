@@ -98,7 +98,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         read=read,
         labels=np.repeat(np.arange(num_classes, dtype=np.int32), ipc),
         num_iterations=settings["num_networks"] * settings["inner_steps"],
-        constants=lambda: {"real": task.images, "labels": task.labels},
+        constants=lambda: {"real": real_batches.make_source(task.images), "labels": task.labels},
         partition=factor,
         limits=image_steps.LIMITS,
         remedy="lower --config.dream.image_lr or --config.dream.network_lr",
@@ -119,7 +119,8 @@ def make_start(task: method.Task, ipc: int, settings: dict[str, Any]) -> Synthet
     network_key, key = jax.random.split(task.stream("initialize"))
     cells = factor**2 * ipc
     choose = jax.jit(make_chooser(task, cells, settings["cluster_steps"]))
-    nearest = np.asarray(choose(key, task.network.init(network_key), task.images))
+    real = real_batches.make_source(task.images)
+    nearest = np.asarray(choose(key, task.network.init(network_key), real))
     counts = np.minimum(task.class_counts, cells)
     chosen = [np.resize(rows[:count], cells) for rows, count in zip(nearest, counts, strict=True)]
     # Class-major rows of images, cell-major lists of cells.
@@ -141,12 +142,13 @@ def make_chooser(task: method.Task, count: int, max_steps: int):
     N_c < k images has its own images in the first N_c columns.
     """
     rows = real_batches.pad(real_batches.list_classes(task.labels, task.num_classes))
+    size = min(_BLOCK, len(task.labels))
+    padded = np.arange(-(-len(task.labels) // size) * size, dtype=np.int32) % len(task.labels)
+    blocks = padded.reshape(-1, size)
 
     def choose(key, params, real):
-        def embed(image):
-            return task.network.embed(params, image[None])[0]
-
-        features = jax.lax.map(embed, real, batch_size=min(_BLOCK, len(task.labels)))
+        features = jax.lax.map(lambda block: task.network.embed(params, real[block]), blocks)
+        features = features.reshape(-1, features.shape[-1])
 
         def of_class(inputs):
             key, rows, present = inputs

@@ -55,7 +55,8 @@ MUTANTS = [
     ),
     *of_file(
         "ltdd_jax/distill/idm.py", _IDM,
-        ("IDM's accuracy is a fraction", "100 * self.hits", "self.hits", "test_queue_equals_a_deque"),
+        ("IDM's accuracy is a fraction", "100 * self.hits", "self.hits",
+         "test_queue_equals_a_deque"),
         ("IDM's new network inherits an accuracy", "hits=self.hits.at[place].set(0)",
          "hits=self.hits", "test_queue_equals_a_deque"),
         ("IDM matches images as they are stored", "shown = mosaic.expand(own, factor)",
