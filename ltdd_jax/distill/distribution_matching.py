@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltdd_jax.distill import idm, image_steps, method, real_batches
+from ltdd_jax.distill import idm, image_steps, method, network_steps, real_batches
 
 _REMEDY = "lower --config.distribution_matching.image_lr"
 
@@ -46,7 +46,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         read=read,
         labels=np.repeat(np.arange(num_classes, dtype=np.int32), ipc),
         num_iterations=settings["num_iterations"],
-        constants=lambda: {"real": task.images},
+        constants=lambda: {"real": real_batches.make_source(task.images)},
         limits=image_steps.LIMITS,
         remedy=_REMEDY,
         bytes=image_steps.estimate_bytes(task, max(batch, ipc), ipc),
@@ -62,6 +62,7 @@ def make_step(task: method.Task, ipc: int, settings: dict[str, Any]):
     def step(state, batch, *, real):
         network_key, key = jax.random.split(jax.random.fold_in(state.key, state.step))
         params = task.network.init(network_key)
+        params = network_steps.settle(task.network, params, real, batch.indices, batch.weights)
 
         def class_loss(own, label, rows, key):
             seen = task.augment_siamese(key, real[rows.indices])

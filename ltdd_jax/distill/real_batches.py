@@ -1,16 +1,30 @@
 """Which real images an iteration sees: drawn on the host from the iteration alone.
 
-Only row numbers are drawn; the images themselves are a constant of the method on the device.
+Only row numbers are drawn; the images themselves are a constant of the method on the device, or
+on disk where they do not fit.
 Shapes never change: a class with fewer images than asked for gives what it has, and the padding
 has weight 0.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+from ltdd_jax.data import streamed
 from ltdd_jax.types import Batch
+
+
+def make_source(images: Any) -> Any:
+    """What a compiled step takes rows of: an array as it is, images on disk as they are read.
+
+    Args:
+      images: float32 [N, H, W, C], or `streamed.PreprocessedImages`.
+    """
+    if isinstance(images, streamed.PreprocessedImages):
+        return streamed.StreamedImages(preprocessing=images.preprocessing, images=images.images)
+    return images
 
 
 def make_generator(key: jax.Array, iteration: int) -> np.random.Generator:
