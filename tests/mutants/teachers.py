@@ -90,8 +90,8 @@ MUTANTS = [
         ("teacher: of another rate is taken", 'for name in ("nets", "width", "depth"):',
          'for name in ("nets", "width", "depth", "learning_rate"):',
          "test_what_makes_a_teacher_another_one[fields2-False]"),
-        ("teacher: net of the run is its identity", '"runtime.precision", self.kind]',
-         '"runtime.precision", self.kind, "net.name"]',
+        ("teacher: trained again for another evaluation", '"runtime.precision", self.kind]',
+         '"runtime.precision", self.kind, "evaluation"]',
          "test_what_makes_a_teacher_another_one[fields1-True]"),
     ),
     *of_file(
