@@ -37,6 +37,8 @@ def get_config(argument: str = "") -> ConfigDict:
 
     for asked in (config.teacher, config.observer):
         asked.num_epochs = 60
+        asked.recipe = "logit_adjusted"
+        asked.learning_rate = 0.1  # there are six steps in an epoch
     config.observer.nets = ("convnet_bn",)
 
     distill, trajectory = config.distill, config.trajectory

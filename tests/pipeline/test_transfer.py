@@ -70,7 +70,7 @@ def test_other_networks_and_optimisers_without_training_anything_else(copy, run)
 
 def test_network_that_does_not_fit_is_refused_before_anything(copy, run):
     workdir = copy(without=("evaluate",))
-    with pytest.raises(UserError, match="evaluation.networks=lenet does not fit") as caught:
+    with pytest.raises(UserError, match=r"evaluation\.networks=lenet does not fit") as caught:
         run(workdir, "evaluate", evaluation__networks="mlp,lenet")
     assert "\n" not in str(caught.value)
     assert not (workdir / "evaluate").exists()
