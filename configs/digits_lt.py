@@ -75,6 +75,8 @@ def get_config(argument: str = "") -> ConfigDict:
     config.recovery.flip = False
     config.recovery.jitter = 1
     config.recovery.num_steps = 200
+    if method == "edc":  # several, in turn
+        config.observer.nets = ("convnet_bn", "convnet_bn")
 
     config.evaluation.num_epochs = 200
     config.evaluation.full_num_epochs = 100  # of 417 images: as good as 200, in half the time
