@@ -30,9 +30,9 @@ if __name__ == "__main__":  # run as a script, its directory is on the path inst
     sys.path[0] = str(ROOT)
 
 import ltdd_jax  # noqa: E402
-from tests.mutants import Mutant, data, distillation  # noqa: E402
+from tests.mutants import Mutant, data, distillation, labels  # noqa: E402
 
-MUTANTS = [*data.MUTANTS, *distillation.MUTANTS]
+MUTANTS = [*data.MUTANTS, *distillation.MUTANTS, *labels.MUTANTS]
 PAGE = ROOT / "docs" / "testing.md"
 MARK = "<!-- written by tests/mutations.py -->"
 # Where each part lies; the package may be an installed one.
