@@ -63,7 +63,7 @@ def make_row(run, made_of="a set", name="distilled"):
 
 def identities(run):
     """Artefact -> what it belongs to."""
-    method = types.SimpleNamespace(experts=experts.KINDS)
+    method = types.SimpleNamespace(experts=experts.KINDS, teachers=())
     return {
         "experts 1": experts.identify(run, "representation"),
         "experts 2": experts.identify(run, "classifier"),
@@ -129,7 +129,7 @@ def test_other_data_make_everything_anew(tmp_path):
 
 def test_selection_belongs_to_its_own_section(tmp_path):
     """And to no experts where it needs none."""
-    method = types.SimpleNamespace(experts=())
+    method = types.SimpleNamespace(experts=(), teachers=())
     found = [
         distill.identify(small_run.make_run(tmp_path, distill__method="random", **fields), method)
         for fields in (
