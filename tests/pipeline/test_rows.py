@@ -264,7 +264,7 @@ class Student:
         self.data = data
         return rates
 
-    def predict(self, state, images):
+    def predict(self, row, state, images):
         return np.zeros((len(state), len(images)), np.int32)
 
 
