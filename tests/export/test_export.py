@@ -1,5 +1,7 @@
 """Breaks when an export overwrites something, leaves half a folder, or fails without a remedy."""
 
+import contextlib
+import dataclasses
 import signal
 import sys
 
@@ -8,7 +10,7 @@ import pytest
 
 import ltdd_jax
 from ltdd_jax import export
-from ltdd_jax.data import normalize
+from ltdd_jax.data import normalize, views
 from ltdd_jax.errors import UserError
 from ltdd_jax.export import __main__ as command
 from ltdd_jax.export import png
@@ -108,6 +110,27 @@ def test_a_signal_ends_the_command_in_one_line(number, dataset, tmp_path, monkey
     assert command.main([str(run), "--format=png", f"--out={tmp_path / 'out'}"]) == 128 + number
     assert capsys.readouterr().err == f"stopped by {number.name}: nothing was written\n"
     assert list(tmp_path.iterdir()) == [run] and signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("cutmix", [0.0, 1.0])
+def test_views_are_made_from_the_folder_alone(cutmix, dataset, tmp_path):
+    """Breaks when the numbers or the code of the folder give other views than the labels are of."""
+    generator = np.random.default_rng(0)
+    stored = views.StoredViews(
+        generator.normal(size=(3, len(dataset.labels), 2)).astype(np.float16),
+        np.array([1, 2], np.uint32),
+        views.Recipe(area=(0.2, 0.9), cutmix=cutmix),
+    )
+    dataset = dataclasses.replace(dataset, views=stored)
+    folder = ltdd_jax.export_dataset(dataset, "png", tmp_path / "out")
+    code = (folder / "README.md").read_text().split("```python")[-1].split("```")[0]
+    found: dict = {}
+    with contextlib.chdir(folder):
+        exec(code, found)
+    np.testing.assert_array_equal(found["views"]["logits"], stored.logits)
+    for number in range(3):
+        expected = stored.make(dataset.images, number)
+        np.testing.assert_allclose(found["make_view"](dataset.images, number), expected, atol=1e-5)
 
 
 def test_command_exports_the_named_set(dataset, tmp_path, capsys):

@@ -360,6 +360,10 @@ MUTANTS = [
         ("identity: result of another network", '["seed", "data", "net",', '["seed", "data",',
          "test_settings_that_make_an_artefact[net__name]"),
         ("identity: chosen rate of another grid", "made_by += [grid, ", "made_by += [",
-         "test_settings_that_make_an_artefact[evaluation__baseline_rates]"),
+         "test_settings_that_make_an_artefact[evaluation__baseline_rates] "
+         "test_settings_that_make_labels_and_taught_rows[student__learning_rates]"),
+        ("identity: students of another protocol", 'if f.name != "recipe"]',
+         'if f.name == "loss"]',
+         "test_settings_that_make_labels_and_taught_rows[student__temperature]"),
     ),
 ]  # fmt: skip
