@@ -69,6 +69,7 @@ def get_config(argument: str = "") -> ConfigDict:
     kernel.first.num_iterations, kernel.second.num_iterations = 100, 400
     kernel.batch_size = 100
     kernel.real_augmentation = "crop"
+    kernel.step_size = 0.03
     for cropping in (config.crops, config.recovery):
         cropping.min_area = 0.5  # of 8 x 8 pixels
     config.recovery.view_min_area = 0.5
