@@ -245,9 +245,11 @@ def find_range(pre: Preprocessing, inputs: Any) -> tuple[np.ndarray, np.ndarray]
     """Lowest and highest network input of every channel, float32 [C] each.
 
     Without whitening what pixels 0 and 1 become. Whitening mixes pixels, so that there is no such
-    box; in its place stand the extremes of `inputs` [N, H, W, C].
+    box; in its place stand the extremes of `inputs` [N, H, W, C], of a set on disk those of about a
+    thousand of its images.
     """
     if pre.whitens:
+        inputs = inputs[:: 1 if isinstance(inputs, np.ndarray) else -(-len(inputs) // 1024)]
         return inputs.min(axis=(0, 1, 2)), inputs.max(axis=(0, 1, 2))
     mean, std = np.asarray(pre.mean), np.asarray(pre.std)
     return (0 - mean) / std, (1 - mean) / std

@@ -21,7 +21,7 @@ import numpy as np
 
 from ltdd_jax import losses, training
 from ltdd_jax.data import augment as augmentation
-from ltdd_jax.data import cutmix, mosaic
+from ltdd_jax.data import cutmix, mosaic, streamed
 from ltdd_jax.distill import clusters, gradient_distance, image_steps, method, real_batches
 from ltdd_jax.types import SyntheticSet
 
@@ -112,7 +112,8 @@ def make_start(task: method.Task, ipc: int, settings: dict[str, Any]) -> Synthet
     network_key, key = jax.random.split(task.stream("initialize"))
     cells = factor**2 * ipc
     choose = jax.jit(make_chooser(task, cells, settings["cluster_steps"]))
-    nearest = np.asarray(choose(key, task.network.init(network_key), task.images))
+    real = streamed.for_programs(task.images)
+    nearest = np.asarray(choose(key, task.network.init(network_key), real))
     counts = np.minimum(task.class_counts, cells)
     chosen = [np.resize(rows[:count], cells) for rows, count in zip(nearest, counts, strict=True)]
     # Class-major rows of images, cell-major lists of cells.
@@ -136,10 +137,11 @@ def make_chooser(task: method.Task, count: int, max_steps: int):
     rows = real_batches.pad(real_batches.list_classes(task.labels, task.num_classes))
 
     def choose(key, params, real):
-        def embed(image):
-            return task.network.embed(params, image[None])[0]
+        def embed(row):
+            return task.network.embed(params, real[row[None]])[0]
 
-        features = jax.lax.map(embed, real, batch_size=min(_BLOCK, len(task.labels)))
+        every = jnp.arange(len(task.labels))
+        features = jax.lax.map(embed, every, batch_size=min(_BLOCK, len(task.labels)))
 
         def of_class(inputs):
             key, rows, present = inputs
