@@ -21,7 +21,7 @@ import numpy as np
 
 from ltdd_jax import losses, training
 from ltdd_jax.data import augment as augmentation
-from ltdd_jax.data import cutmix, mosaic
+from ltdd_jax.data import cutmix, mosaic, streamed
 from ltdd_jax.distill import (
     clusters,
     gradient_distance,
@@ -98,7 +98,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         read=read,
         labels=np.repeat(np.arange(num_classes, dtype=np.int32), ipc),
         num_iterations=settings["num_networks"] * settings["inner_steps"],
-        constants=lambda: {"real": real_batches.make_source(task.images), "labels": task.labels},
+        constants=lambda: {"real": task.images, "labels": task.labels},
         partition=factor,
         limits=image_steps.LIMITS,
         remedy="lower --config.dream.image_lr or --config.dream.network_lr",
@@ -119,7 +119,7 @@ def make_start(task: method.Task, ipc: int, settings: dict[str, Any]) -> Synthet
     network_key, key = jax.random.split(task.stream("initialize"))
     cells = factor**2 * ipc
     choose = jax.jit(make_chooser(task, cells, settings["cluster_steps"]))
-    real = real_batches.make_source(task.images)
+    real = streamed.for_programs(task.images)
     nearest = np.asarray(choose(key, task.network.init(network_key), real))
     counts = np.minimum(task.class_counts, cells)
     chosen = [np.resize(rows[:count], cells) for rows, count in zip(nearest, counts, strict=True)]

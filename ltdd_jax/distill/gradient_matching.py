@@ -74,7 +74,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         read=read,
         labels=np.repeat(np.arange(num_classes, dtype=np.int32), ipc),
         num_iterations=settings["num_networks"] * outer,
-        constants=lambda: {"real": real_batches.make_source(task.images)},
+        constants=lambda: {"real": task.images},
         limits=image_steps.LIMITS,
         remedy=_REMEDY,
         bytes=image_steps.estimate_bytes(task, max(batch, 2 * ipc), ipc),

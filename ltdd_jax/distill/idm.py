@@ -133,7 +133,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         read=make_reader(task, settings),
         labels=np.repeat(np.arange(task.num_classes, dtype=np.int32), ipc),
         num_iterations=settings["num_iterations"],
-        constants=lambda: {"real": real_batches.make_source(task.images), "labels": task.labels},
+        constants=lambda: {"real": task.images, "labels": task.labels},
         partition=factor,
         limits=image_steps.LIMITS,
         remedy=f"lower --config.{_SECTION}.image_lr or --config.{_SECTION}.ce_weight",

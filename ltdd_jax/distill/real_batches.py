@@ -7,24 +7,11 @@ has weight 0.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
-from ltdd_jax.data import streamed
 from ltdd_jax.types import Batch
-
-
-def make_source(images: Any) -> Any:
-    """What a compiled step takes rows of: an array as it is, images on disk as they are read.
-
-    Args:
-      images: float32 [N, H, W, C], or `streamed.PreprocessedImages`.
-    """
-    if isinstance(images, streamed.PreprocessedImages):
-        return streamed.StreamedImages(preprocessing=images.preprocessing, images=images.images)
-    return images
 
 
 def make_generator(key: jax.Array, iteration: int) -> np.random.Generator:

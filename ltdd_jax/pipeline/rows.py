@@ -232,12 +232,9 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
     def all_real(rows):
         if isinstance(problem.train_images, np.ndarray):
             return real(rows)
-        images = problem.train.images.take(rows)
         table = losses.hard_label_logits(np.arange(num_classes), num_classes)
-        return (
-            streamed.StreamedImages(problem.preprocessing, images),
-            streamed.LabelRows(table, labels[rows]),
-        )
+        images = streamed.for_programs(problem.train_images.take(rows))
+        return images, streamed.LabelRows(table, labels[rows])
 
     everything = np.arange(len(labels))
     full_epochs = settings.full_num_epochs or settings.num_epochs
