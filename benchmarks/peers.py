@@ -33,12 +33,17 @@ def make_params(generator, *, width, num_classes, side=32, depth=3, channels=3):
 def apply_convnet(params, images):
     """Logits of images [B, C, H, W]."""
     *blocks, weight, bias = params
+    return F.linear(embed_convnet(blocks, images), weight, bias)
+
+
+def embed_convnet(blocks, images):
+    """Features [B, F] of images [B, C, H, W]."""
     for i in range(0, len(blocks), 4):
         kernel, conv_bias, gamma, beta = blocks[i : i + 4]
         images = F.conv2d(images, kernel, conv_bias, padding=1)
         images = F.group_norm(images, len(gamma), gamma, beta, eps=1e-5)
         images = F.avg_pool2d(F.relu(images), 2)
-    return F.linear(images.flatten(1), weight, bias)
+    return images.flatten(1)
 
 
 def inner_loss(params, images, label_logits, class_weights):

@@ -101,6 +101,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.recovery.num_steps = 10
         config.evaluation.num_epochs = 10
         config.evaluation.full_num_epochs = 5
+        config.student.num_epochs = 10
         config.runtime.log_steps = 5
         config.runtime.checkpoint_steps = 5
     use_preset(config, method or DEFAULT_METHOD)

@@ -30,6 +30,7 @@ class DistilledDataset:
       augmentation: operations of DSA it was distilled with, joined by "_".
       partition: f; each image holds f x f pictures, and a network is trained on those, see
         `expand`. 1 for most methods.
+      views: labels of augmented views of the images, see `data.views.StoredViews`; or None.
     """
 
     images: np.ndarray
@@ -42,12 +43,10 @@ class DistilledDataset:
     network: Mapping[str, Any]
     augmentation: str
     partition: int = 1
+    views: Any = None
 
     def expand(self) -> "DistilledDataset":
-        """The set as a network is trained on it: every picture an image of its own, enlarged.
-
-        The set itself where images hold one picture each (`partition` 1).
-        """
+        """The set as a network is trained on it: every picture an image of its own, enlarged."""
         return self if self.partition == 1 else _expand(self)
 
     @property
@@ -144,7 +143,7 @@ def load_dataset(directory: str | pathlib.Path, set_name: str = "") -> Distilled
             f"{path} or the set.json of this set is damaged ({error!r}); run --stage=distill "
             "again with the same --workdir"
         ) from error
-    return DistilledDataset(
+    found_set = DistilledDataset(
         **arrays,
         step_size=step_size,
         class_names=tuple(str(name) for name in names),
@@ -153,3 +152,35 @@ def load_dataset(directory: str | pathlib.Path, set_name: str = "") -> Distilled
         augmentation=augmentation,
         partition=int(found.get("partition", 1)),
     )
+    return _relabel(found_set, home / "synthetic")
+
+
+def _relabel(dataset, folder):
+    """The set with the label logits or stored views that a relabelling has left, if one has."""
+    pointer = folder / "labels.json"
+    if not pointer.exists():
+        return dataset
+    try:
+        record = json.loads(pointer.read_text())
+        if not record["file"]:
+            return dataset
+        path = folder / record["file"]
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        dataset = dataset.expand()  # every picture has its own labels
+        labels = arrays["views"] if "views" in arrays else arrays["label_logits"]
+        if labels.shape[-2] != len(dataset.labels):
+            raise ValueError(f"it labels {labels.shape[-2]} images, not {len(dataset.labels)}")
+        if "views" not in arrays:
+            return dataclasses.replace(dataset, label_logits=labels)
+        from ltdd_jax.data import views
+
+        recipe = record["recipe"]
+        recipe = views.Recipe(**recipe | {"area": tuple(recipe["area"])})
+        stored = views.StoredViews(labels, arrays["key"], recipe)
+        return dataclasses.replace(dataset, views=stored)
+    except Exception as error:  # as above
+        raise UserError(
+            f"{pointer} or the labels that it names are damaged ({error!r}); run --stage=distill "
+            "again with the same --workdir"
+        ) from error

@@ -12,6 +12,7 @@ from typing import Any
 from ltdd_jax import budget as budgets
 from ltdd_jax import presets, teacher_fields
 from ltdd_jax.family_fields import SELECTION, TRAJECTORY
+from ltdd_jax.label_fields import LABELS, STUDENT
 from ltdd_jax.rules import (
     FREE,
     MOMENTUM,
@@ -19,6 +20,7 @@ from ltdd_jax.rules import (
     Field,
     Rule,
     are_rates,
+    are_words_of,
     at_least,
     one_of,
     within,
@@ -235,6 +237,23 @@ _DISTILL = {
 }
 
 _EVALUATION = {
+    "blocks": Field(
+        ("i",),
+        Rule(are_words_of("i", "ii"), "('i',), ('ii',) or ('i', 'ii')", ("i", "ii")),
+        "i trains on a class or one soft label per image; ii asks a teacher for the label of every "
+        "augmented picture, or takes the stored ones, as the section student says. The two are "
+        "never compared in one table.",
+    ),
+    "extra_rows": Field(
+        ("hard", "8bit"),
+        Rule(
+            are_words_of("hard", "8bit", allow_none=True),
+            "some of 'hard' and '8bit', such as ('hard', '8bit') or ()",
+            ("hard", "8bit"),
+        ),
+        "Further rows of block i: the distilled images with hard labels, which the measures of "
+        "DD-Ranking need, and after their pixels were rounded to 8 bits.",
+    ),
     "num_seeds": Field(
         5, at_least(1), "Fresh networks per row; accuracies are mean and std over them."
     ),
@@ -342,6 +361,8 @@ FIELDS: dict[str, Any] = {  # of the shape of a Tree; `families` adds sections
     "selection": SELECTION,
     "teacher": teacher_fields.make_section(NETS, "convnet", "Asked for labels and crops"),
     "observer": teacher_fields.make_section(NETS, "resnet32_bn", "Lends statistics for recovery"),
+    "labels": LABELS,
+    "student": STUDENT,
     "evaluation": _EVALUATION,
     "runtime": _RUNTIME,
 }

@@ -85,3 +85,21 @@ def class_frequencies(class_counts, offset: float = 0.0):
     """
     counts = jnp.asarray(class_counts, jnp.float32)
     return (counts + offset) / (counts.sum() + offset)
+
+
+def tempered_divergence(logits, target_logits, temperature: float):
+    """T² KL(softmax(target / T) ‖ softmax(logits / T)), as Hinton et al. distil (arXiv 1503.02531).
+
+    The factor T² keeps the size of the gradient when the temperature changes.
+
+    Args:
+      logits: [B, K].
+      target_logits: [B, K], of the teacher.
+      temperature: T > 0.
+
+    Returns:
+      [B], each >= 0.
+    """
+    targets = jax.nn.log_softmax(target_logits / temperature, axis=-1)
+    answers = jax.nn.log_softmax(logits / temperature, axis=-1)
+    return temperature**2 * (jnp.exp(targets) * (targets - answers)).sum(axis=-1)

@@ -56,6 +56,22 @@ def are_rates(value: tuple) -> bool:
     return len(value) > 0 and all(type(x) in (int, float) and 0 < x < math.inf for x in value)
 
 
+def are_words_of(*choices: str, allow_none: bool = False) -> Callable[[tuple], bool]:
+    """Whether a tuple holds one or more of some words, none of them twice."""
+
+    def check(value: tuple) -> bool:
+        known = all(isinstance(x, str) and x in choices for x in value)
+        return known and len(set(value)) == len(value) and (allow_none or len(value) > 0)
+
+    return check
+
+
+def is_range_of_shares(value: tuple) -> bool:
+    """Whether a tuple holds two numbers above 0 and at most 1, ascending."""
+    numbers = len(value) == 2 and all(type(x) in (int, float) for x in value)
+    return numbers and 0 < value[0] <= value[1] <= 1
+
+
 POSITIVE = Rule(lambda value: 0 < value < math.inf, "a finite number above 0")
 MOMENTUM = Rule(lambda value: 0 <= value < 1, "at least 0 and below 1")
 FREE = Rule(lambda value: True, "")  # any value of the right type

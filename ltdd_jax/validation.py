@@ -14,7 +14,7 @@ _TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
     str: "text",
-    tuple: "numbers in brackets",
+    tuple: "values in brackets",
 }
 
 

@@ -39,7 +39,10 @@ ALLOWED = {
     "rules": set(),
     "teacher_fields": {"rules"},
     "family_fields": {"rules"},
-    "fields": {"budget", "family_fields", "presets", "rules", "teacher_fields"},
+    "label_fields": {"rules"},
+    "fields": {
+        *("budget", "family_fields", "label_fields", "presets", "rules", "teacher_fields"),
+    },
     "validation": {"fields", "presets", *_LEAVES},
     "families": {"fields", "presets", "validation"},
     "catalogue": {"families", "fields", "presets", "rules", "validation", *_LEAVES},
@@ -111,12 +114,31 @@ INSIDE = {
         *("pipeline.artefacts", "pipeline.experts", "pipeline.health", "pipeline.live"),
         *("pipeline.loop", "pipeline.run", "pipeline.teachers"),
     },
-    "pipeline.rows": {"pipeline.artefacts", "pipeline.claims", "pipeline.run"},
-    "pipeline.evaluate": {"pipeline.health", "pipeline.loop", "pipeline.rows", "pipeline.run"},
+    "pipeline.protocols": {"pipeline.run"},
+    "pipeline.labels": {
+        *("pipeline.artefacts", "pipeline.experts", "pipeline.protocols", "pipeline.run"),
+        "pipeline.teachers",
+    },
+    "pipeline.rows": {
+        *("pipeline.artefacts", "pipeline.claims", "pipeline.labels", "pipeline.run"),
+    },
+    "pipeline.taught_rows": {
+        *("pipeline.artefacts", "pipeline.labels", "pipeline.rows", "pipeline.run"),
+        "pipeline.teachers",
+    },
+    "pipeline.trainers": {
+        *("pipeline.health", "pipeline.loop", "pipeline.protocols", "pipeline.rows"),
+        "pipeline.run",
+    },
+    "pipeline.evaluate": {
+        *("pipeline.loop", "pipeline.problem", "pipeline.protocols", "pipeline.rows"),
+        *("pipeline.run", "pipeline.taught_rows", "pipeline.trainers"),
+    },
     "pipeline.plan": {"pipeline.experts", "pipeline.run", "pipeline.teachers"},
     "pipeline.cost": {
-        *("pipeline.distill", "pipeline.experts", "pipeline.plan", "pipeline.problem"),
-        *("pipeline.run", "pipeline.settle", "pipeline.teachers", "pipeline.workspace"),
+        *("pipeline.distill", "pipeline.experts", "pipeline.labels", "pipeline.plan"),
+        *("pipeline.problem", "pipeline.run", "pipeline.settle", "pipeline.teachers"),
+        "pipeline.workspace",
     },
     "pipeline.report": {
         *("pipeline.artefacts", "pipeline.claims", "pipeline.experts", "pipeline.plan"),
@@ -136,7 +158,7 @@ INSIDE = {
     },
 }
 # Sections of the config stop at the pipeline: below it nobody knows what a config is.
-CONFIG = {"budget", "config", "family_fields", "fields", "presets", "rules"}
+CONFIG = {"budget", "config", "family_fields", "fields", "label_fields", "presets", "rules"}
 CONFIG |= {"teacher_fields", "validation"}
 PURE = {"data", "distill", "evaluate", "experts", "nets", "report", "runtime", "teachers"}
 # Third-party packages that one module hides from all others.

@@ -162,6 +162,11 @@ OURS = {
     "evaluation.curve": False,  # its evaluations on the way choose the best of the test set
     "distill.keep_steps": 500,
     "budget": "",
+    # Labels and evaluation of the paper; the rest is ours.
+    "labels.relabel": "none",
+    "labels.calibration": "none",
+    "evaluation.blocks": ("i",),
+    "evaluation.extra_rows": ("hard", "8bit"),
 }
 # Names and places. `runtime` is not what is computed but how.
 NOT_PUBLISHED = {
@@ -178,6 +183,17 @@ NOT_PUBLISHED = {
     "distill.ipc",
     "experts.path",
     "evaluation.keep_networks",
+    "labels.views",
+    "labels.view_dtype",
+}
+# Students of a teacher: no cell of these has any.
+NOT_PUBLISHED |= {
+    f"student.{name}"
+    for name in (
+        *("num_epochs", "batch_size", "optimizer", "learning_rates", "schedule", "momentum"),
+        *("weight_decay", "decay_vectors", "loss", "temperature", "hard_weight", "ema"),
+        *("area", "flip", "cutmix"),
+    )
 }
 # Sections of the config that the paper's method does not read.
 OTHER_FAMILIES = (

@@ -58,7 +58,7 @@ _SETTINGS = {
         "Operations applied to the real images, all of them to each batch; empty for none.",
     ),
     "teacher_weight": Field(
-        0.0,
+        0.5,
         within(0, 1),
         "Share of the teacher in the targets; the rest is the class. Above 0 the labels start "
         "from the teacher too.",

@@ -189,13 +189,9 @@ class StoredImages:
 
 def prepare(pre: Preprocessing, pixels: Array) -> Array:
     """`apply` as a part of compiled programs: pixels uint8 [B, H, W, C] -> float32 input."""
-    return transform(pre, pixels.astype(jnp.float32) / 255)
-
-
-def transform(pre: Preprocessing, pixels: Array) -> Array:
-    """As `prepare`, of pixels float32 [B, H, W, C] in [0, 1]."""
-    channels = (1,) * (pixels.ndim - 1) + (-1,)
-    images = (pixels - pre.mean.reshape(channels)) / pre.std.reshape(channels)
+    images = pixels.astype(jnp.float32) / 255
+    channels = (1,) * (images.ndim - 1) + (-1,)
+    images = (images - pre.mean.reshape(channels)) / pre.std.reshape(channels)
     if pre.zca_mean is None:
         return images
     flat = images.reshape(len(images), -1) - pre.zca_mean.reshape(1, -1)

@@ -99,7 +99,7 @@ def choose_images(
     image, crop = np.concatenate(chosen).T
     places = image * crops_per_image + crop
     found = _in_blocks(jax.jit(cut_pixels), task, rows[image], _take(boxes, places))
-    return normalize.apply(task.preprocessing, np.rint(found * 255).astype(np.uint8))
+    return normalize.apply(task.preprocessing, found)
 
 
 def choose_in_rounds(scores: np.ndarray, count: int) -> np.ndarray:
@@ -127,9 +127,9 @@ def choose_in_rounds(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def cut_pixels(pixels: jax.Array, boxes: crops.Boxes) -> jax.Array:
-    """Crops of pictures uint8 [B, H, W, C] at their full size, float32 in [0, 1] of 8 bits."""
+    """Crops of pictures uint8 [B, H, W, C] at their full size, of the same kind."""
     cut = crops.resize_crop(pixels.astype(jnp.float32), boxes)
-    return jnp.clip(jnp.rint(cut), 0, 255) / 255
+    return jnp.clip(jnp.rint(cut), 0, 255).astype(jnp.uint8)
 
 
 def score_crops(task: method.Task, rows: np.ndarray, boxes: crops.Boxes) -> np.ndarray:
@@ -147,7 +147,7 @@ def score_crops(task: method.Task, rows: np.ndarray, boxes: crops.Boxes) -> np.n
 
     @jax.jit
     def score(preprocessing, params, pixels, boxes, labels):
-        images = normalize.transform(preprocessing, cut_pixels(pixels, boxes))
+        images = normalize.prepare(preprocessing, cut_pixels(pixels, boxes))
         values = [
             losses.cross_entropy(teacher.network.apply(own, images), labels)
             for teacher, own in zip(teachers, params, strict=True)

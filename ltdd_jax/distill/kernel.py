@@ -27,6 +27,7 @@ _MAPS_PER_ROW = 6.7  # copies of the feature maps that a gradient keeps, as in `
 _AUGMENTED = 10  # copies of a batch's pictures while the derivative of the augmentation is taken
 _COPIES = 6  # of the synthetic images: themselves, moments, gradient, its parts and updates
 _GRADIENT_FORWARDS = 3
+_ASKED_AT_ONCE = 2048  # real images
 
 
 def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Method:
@@ -59,11 +60,13 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
     def init(key, synthetic):
         pool_key, key = jax.random.split(key)
         params = jax.vmap(task.network.init)(jax.random.split(pool_key, size))
+        # Spread, so that the members start anew one after the other and the pool stays mixed.
+        ages = jnp.arange(size, dtype=jnp.int32) * stages[0].pool_steps // size
         return steps.State(
             step=jnp.zeros((), jnp.int32),
             synthetic=synthetic,
             moments=image_tx.init((synthetic.images, synthetic.label_logits)),
-            pool=steps.Pool(params, jax.vmap(pool_tx.init)(params), jnp.zeros(size, jnp.int32)),
+            pool=steps.Pool(params, jax.vmap(pool_tx.init)(params), ages),
             key=key,
         )
 
@@ -97,13 +100,16 @@ def select_start(task: method.Task, ipc: int) -> np.ndarray:
 
 def ask_teachers(task: method.Task) -> np.ndarray:
     """Mean logits of the teachers for all real images as they are, float32 [N, K]."""
-    return np.mean(
-        [
-            method.predict_in_blocks(jax.jit(one.network.apply), one.params, task.images)
-            for one in task.teachers("teacher")
-        ],
-        axis=0,
-    )
+    count, mean = len(task.labels), 0.0
+    teachers = task.teachers("teacher")
+    for one in teachers:
+        apply = jax.jit(one.network.apply)
+        parts = [  # the images of a large set lie on disk
+            method.predict_in_blocks(apply, one.params, task.images[i : i + _ASKED_AT_ONCE])
+            for i in range(0, count, _ASKED_AT_ONCE)
+        ]
+        mean = mean + np.concatenate(parts) / len(teachers)
+    return mean
 
 
 def make_reader(

@@ -13,6 +13,7 @@ import optax
 from ltdd_jax import losses
 from ltdd_jax.data import augment as augmentation
 from ltdd_jax.distill import method
+from ltdd_jax.nets import partition
 from ltdd_jax.types import Array, AugmentFn, Params, SyntheticSet
 
 _HIGHEST = jax.lax.Precision.HIGHEST  # a rounded kernel need not be positive definite
@@ -46,7 +47,7 @@ class Pool:
     Attributes:
       params: all parameters.
       opt_state: Adam's.
-      age: int32 [M], training steps since the last start.
+      age: int32 [M], training steps since the last start; what each begins with is spread.
     """
 
     params: Params
@@ -245,19 +246,23 @@ def make_pool_step(
         params, opt_state = jax.tree.map(lambda x: x[member], (pool.params, pool.opt_state))
 
         def loss(params):
-            return losses.soft_cross_entropy(task.network.apply(params, images), logits).mean()
+            predicted, seen = task.network.train(params, images)
+            return losses.soft_cross_entropy(predicted, logits).mean(), seen
 
-        value, grad = jax.value_and_grad(loss)(params)
+        (value, seen), grad = jax.value_and_grad(loss, has_aux=True)(params)
         updates, opt_state = _update(tx, grad, opt_state)
         age = pool.age[member] + 1
+
+        def go_on():
+            trained, _ = partition.split_statistics(optax.apply_updates(params, updates))
+            _, statistics = partition.split_statistics(seen)
+            return partition.merge_statistics(trained, statistics), opt_state, age
 
         def restart():
             params = task.network.init(restart_key)
             return params, tx.init(params), jnp.zeros((), jnp.int32)
 
-        new = jax.lax.cond(
-            age >= steps, restart, lambda: (optax.apply_updates(params, updates), opt_state, age)
-        )
+        new = jax.lax.cond(age >= steps, restart, go_on)
         old = (pool.params, pool.opt_state, pool.age)
         return Pool(*jax.tree.map(lambda x, y: x.at[member].set(y), old, new)), value
 

@@ -14,7 +14,7 @@ from ltdd_jax import config as configs
 from ltdd_jax.data.sources import ImageSet, fingerprint
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import claims, live, plan
+from ltdd_jax.pipeline import claims, labels, live, plan
 from ltdd_jax.pipeline.cost import Cost, estimate_cost, measure_speed
 from ltdd_jax.pipeline.distill import identify, make_method, run_distill
 from ltdd_jax.pipeline.evaluate import run_evaluate
@@ -101,12 +101,13 @@ def run(
                 )
             )
             this = Run(config, problem, workspace, stop)
-            method = make_method(this)
+            made_by = make_method(this)
+            method = labels.add_needs(this, made_by)
             plan.check_memory(this, method)
             plan.check_disk(this, method)
             if stage in ("distill", "all") and not dry_run:
                 processes.first_then_rest(
-                    lambda: claims.claim_set(workspace, identify(this, method))
+                    lambda: claims.claim_set(workspace, identify(this, made_by))
                 )
             rest = plan.describe(this, method)
             processes.say(rest)
@@ -176,6 +177,7 @@ def _distill(run, method, stage):
     while True:
         try:
             run_distill(run, method)
+            labels.run_relabel(run)
             return
         except DamagedSegmentError as error:
             repair(run, error)

@@ -31,11 +31,18 @@ class LabelledSet:
       synthetic: images, label logits, step size.
       labels: int32 [S].
       partition: f; each image holds f x f pictures, which students see one by one.
+      num_stored: images that are stored for these rows; 0 is one for each.
     """
 
     synthetic: SyntheticSet
     labels: np.ndarray
     partition: int = 1
+    num_stored: int = 0
+
+    @property
+    def num_kept(self) -> int:
+        """Images on disk."""
+        return self.num_stored or len(self.labels)
 
     @property
     def num_seen(self) -> int:
@@ -47,6 +54,15 @@ class LabelledSet:
         images = mosaic.expand(np.asarray(self.synthetic.images), self.partition)
         logits = mosaic.repeat_labels(np.asarray(self.synthetic.label_logits), self.partition)
         return np.asarray(images), np.asarray(logits)
+
+    def expand(self) -> "LabelledSet":
+        """The set with a row, and a label, for every picture that a student sees."""
+        if self.partition == 1:
+            return self
+        images, label_logits = self.show()
+        synthetic = SyntheticSet(images, label_logits, self.synthetic.step_size)
+        labels = np.asarray(mosaic.repeat_labels(self.labels, self.partition))
+        return LabelledSet(synthetic, labels, num_stored=self.num_kept)
 
     def checksum(self) -> str:
         """What ties results to the set they are of; hexadecimal."""

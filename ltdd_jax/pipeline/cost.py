@@ -11,7 +11,7 @@ from ltdd_jax import backend
 from ltdd_jax import config as configs
 from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import experts, plan, teachers
+from ltdd_jax.pipeline import experts, labels, plan, teachers
 from ltdd_jax.pipeline.distill import make_method
 from ltdd_jax.pipeline.problem import load_problem
 from ltdd_jax.pipeline.run import Run
@@ -21,6 +21,7 @@ from ltdd_jax.runtime.interrupt import StopRequest
 
 _HASH_DIGITS = 8
 _OF_BASELINES = ("seed", "data", "net", "augment", "runtime.precision", "evaluation", "distill.ipc")
+_OF_BASELINES += ("labels", "student")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ def estimate_cost(
       UserError: settings that do not fit the data.
     """
     run = _imagine(config, sets, workdir, set_name, keep)
-    method = make_method(run)
+    method = labels.add_needs(run, make_method(run))
     flops = plan.count_flops(run, method)
     shared, there = {}, set()
     for kind in method.experts:

@@ -45,6 +45,7 @@ def make_task(run: Run) -> Task:
         num_experts=config.experts.num_experts,
         input_range=normalize.find_range(problem.preprocessing, problem.train_images),
         teachers=functools.cache(functools.partial(teachers.read_teachers, run)),
+        networks=functools.partial(teachers.list_networks, run),
         preprocessing=problem.preprocessing,
         map_pairs=functools.partial(_map_pairs, run),
     )

@@ -129,13 +129,27 @@ def count_flops(run: Run, method: Method) -> dict[str, float]:
     full = full_epochs * num_rows * epoch
     full_tuning = full / settings.num_seeds * -(-tuned // settings.num_seeds) * settings.num_seeds
     asked = teachers.needed_teachers(run, method)
+    own, baselines = small * (3 if method.num_iterations else 1 + tuned), small * (1 + tuned)
+    has = {block: block in settings.blocks for block in ("i", "ii")}
+    own += small * len(settings.extra_rows) * bool(method.num_iterations)
+    taught = _count_taught(run, seen) if has["ii"] else 0.0
+    rates = len(config.student.learning_rates)
     return {
         "experts": forward * sections.num_experts * sum(of_kind[kind] for kind in method.experts),
         **({"teachers": teachers.count_flops(run, asked)} if asked else {}),
         "distill": method.flops * method.num_iterations,
-        "evaluate": small * (3 if method.num_iterations else 1 + tuned),
-        "baselines": small * (1 + tuned) + full + full_tuning,
+        "evaluate": has["i"] * own + taught * (2 if method.num_iterations else 1),
+        "baselines": has["i"] * (baselines + full + full_tuning)
+        + taught * (1 + (rates if rates > 1 else 0)),
     }
+
+
+def _count_taught(run, seen):
+    """One row of block (ii), whose teacher is taken to be of the student's size."""
+    settings, forward = run.config.student, run.problem.network.sizes.flops
+    asked = 0 if run.config.labels.relabel == "views" else 1
+    passes = run.config.evaluation.num_seeds * settings.num_epochs * seen
+    return passes * (_GRADIENT_FORWARDS + asked) * forward
 
 
 def time_flops(run: Run) -> float:
@@ -204,11 +218,29 @@ def describe(run: Run, method: Method) -> str:
             f"{method.num_iterations} iterations, {method.summary} -> {workspace.synthetic}",
             f"  evaluate: {networks} x {settings.num_epochs + 1} epochs (whole training set "
             f"{full}), rates of real images from {grid} -> {workspace.report_text}",
+            *_describe_labels(run),
             f"  estimate: {show_bytes(peak_bytes(run, method))} of memory beyond the data, "
             f"{show_bytes(needs)} of disk",
             f"  cost: {_describe_cost(run, method)}",
         ]
     )
+
+
+def _describe_labels(run):
+    """Lines on the labels of the set and on block (ii), where they are not as usual."""
+    labels, settings, blocks = run.config.labels, run.config.student, run.config.evaluation.blocks
+    lines = []
+    if labels.relabel != "none" or labels.calibration != "none":
+        views = f" ({labels.views} of every image)" if labels.relabel == "views" else ""
+        lines.append(f"  labels: {labels.relabel}{views}, calibration {labels.calibration}")
+    if "ii" in blocks:
+        rates = ", ".join(f"{rate:g}" for rate in settings.learning_rates)
+        alone = "" if "i" in blocks else " alone"
+        lines.append(
+            f"  block (ii){alone}: students x {settings.num_epochs} epochs with a teacher's labels "
+            f"of every view, rate from {rates}"
+        )
+    return lines
 
 
 def _describe_images(method):

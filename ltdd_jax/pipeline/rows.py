@@ -2,24 +2,31 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from scipy import special
 
+from ltdd_jax import config as configs
 from ltdd_jax import losses
-from ltdd_jax.data import streamed
+from ltdd_jax.data import mosaic, normalize, streamed
 from ltdd_jax.evaluate import baselines
+from ltdd_jax.nets import Network
 from ltdd_jax.pipeline import artefacts, claims
+from ltdd_jax.pipeline import labels as labels_of
 from ltdd_jax.pipeline.artefacts import LabelledSet
 from ltdd_jax.pipeline.run import Run
-from ltdd_jax.presets import PRESETS
+from ltdd_jax.presets import PRESETS, Preset
 from ltdd_jax.runtime import prng
+from ltdd_jax.types import Array
 
-# Images [N, H, W, C] and label logits [N, K], or both [E, N, ...]; arrays, or of a set on disk what
-# a program takes rows of.
+# Block (i): images [N, H, W, C] and label logits [N, K], or both [E, N, ...]; arrays, or of a set
+# on disk what a program takes rows of. Block (ii): a Lesson with a leading axis E and the Teaching
+# that all networks share, of `evaluate.student`.
 Data = tuple[Any, Any]
+_SURE = 1e-6  # what a hard label may give to the other classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +47,12 @@ class Row:
       load_kept: (positions of the training images that are kept, number of networks) -> the same
         data made of those alone, while rates are compared; None for a set that stays as it is.
       is_shared: whether the row is the same for every distilled set of a directory.
+      block: "i" or "ii"; the two are never compared.
+      regime: of the labels: H (a class), S1 (one soft vector per image), SE (one for each stored
+        view of it) or ST (a teacher that is asked for every view).
+      stored_bytes: of "images", "labels" and "teacher".
+      num_views: stored views of each image.
+      find_teachers: () -> networks that are asked live.
     """
 
     name: str
@@ -54,36 +67,55 @@ class Row:
     load_kept: Callable[[np.ndarray, int], Data] | None = None
     is_shared: bool = False
     num_stored: int = 0
+    block: str = "i"
+    regime: str = "H"
+    stored_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    num_views: int = 0
+    find_teachers: Callable[[], tuple[Network, ...]] = tuple
 
     def key(self, seed: int) -> jax.Array:
         """Root of the random numbers of this row: from its name, not from its place."""
         root = prng.stream_key(seed, "evaluate")
         return jax.random.fold_in(root, zlib.crc32(self.name.encode()))
 
+    def select(self, data: Data, networks: Sequence[int]) -> Data:
+        """The data of some of the networks, as if these were all."""
+        if not self.per_network:
+            return data
+        own, *shared = data if self.block == "ii" else (data,)
+        own = jax.tree.map(lambda x: x[np.asarray(networks)], own)
+        return (own, *shared) if self.block == "ii" else own
+
 
 def make_rows(run: Run) -> list[Row]:
-    """The distilled set and what it is compared with, in the order of the report.
+    """Block (i): the distilled set and what it is compared with, in the order of the report.
 
     Raises:
       UserError: the set is missing, damaged or of other data.
     """
-    final = artefacts.read_set(run, artefacts.FINAL)
+    final = labels_of.read_final(run)[0]
     epochs = run.config.evaluation.num_epochs
-    record = claims.read_set_record(run.workspace)
-    method = record["config"]["distill"]["method"] if record else run.config.distill.method
-    preset = PRESETS[method]
-    title = f"distilled set ({preset.title})"
+    preset = find_preset(run)
     if preset.section == "selection":  # real images, so the rate is chosen as for real images
-        chosen = _set_row("distilled", preset.title, final, epochs, rate=None)
-        rows = [dataclasses.replace(chosen, load_kept=lambda kept, count: chosen.load(count))]
+        chosen = _set_row(run, "distilled", preset.title, final, epochs, rate=None)
+        bytes_of_images = count_bytes(run, len(final.labels), pixels=True)
+        rows = [
+            dataclasses.replace(
+                chosen,
+                load_kept=lambda kept, count: chosen.load(count),
+                stored_bytes=chosen.stored_bytes | bytes_of_images,
+            )
+        ]
         return [*rows, *_baselines(run, final)]
+    title = f"distilled set ({preset.title})"
     rate = float(final.synthetic.step_size)
-    rows = [_set_row("distilled", title, final, epochs, rate=rate)]
+    rows = [_set_row(run, "distilled", title, final, epochs, rate=rate)]
+    rows += _further_rows(run, title, final, rows[0])
     initial = artefacts.read_set(run, artefacts.INITIAL)
     start = "the set before the first iteration"
-    rows.append(_set_row("initial", start, initial, epochs, rate=rate))
+    rows.append(_set_row(run, "initial", start, initial, epochs, rate=rate))
     rows.append(
-        _set_row("initial_at_baseline_rate", f"{start}, at the rate of the random real images",
+        _set_row(run, "initial_at_baseline_rate", f"{start}, at the rate of the random real images",
                  initial, epochs, rate_of="random_real")
     )  # fmt: skip
     if run.config.evaluation.curve:
@@ -91,26 +123,88 @@ def make_rows(run: Run) -> list[Row]:
             kept = artefacts.read_set(run, artefacts.name_kept(iteration))
             rate = float(kept.synthetic.step_size)
             name = artefacts.name_kept(iteration)
-            rows.append(_set_row(name, f"after {iteration} iterations", kept, epochs, rate=rate))
+            rows.append(
+                _set_row(run, name, f"after {iteration} iterations", kept, epochs, rate=rate)
+            )
     return [*rows, *_baselines(run, final)]
 
 
-def _set_row(name, title, found: LabelledSet, epochs, *, rate=None, rate_of=""):
+def find_preset(run: Run) -> Preset:
+    """The method that made the set, whatever the config says now."""
+    record = claims.read_set_record(run.workspace)
+    return PRESETS[record["config"]["distill"]["method"] if record else run.config.distill.method]
+
+
+def count_bytes(run: Run, num_images: int, *, pixels: bool = False) -> dict[str, int]:
+    """Bytes of the images of a set: 8-bit pixels, or network input in float32."""
+    return {"images": num_images * int(np.prod(run.problem.image_shape)) * (1 if pixels else 4)}
+
+
+def name_regime(label_logits: Array, labels: np.ndarray) -> str:
+    """H where every label says its class and nothing else, S1 otherwise."""
+    probabilities = special.softmax(np.asarray(label_logits, np.float64), axis=1)
+    own = probabilities[np.arange(len(labels)), labels]
+    return "H" if (own > 1 - _SURE).all() else "S1"
+
+
+def draw_random(run: Run, kept: np.ndarray, ipc: int, count: int) -> np.ndarray:
+    """Rows int64 [count, K·ipc] of random training images, of those in `kept`, for each network."""
+    labels, num_classes = run.problem.train.labels, run.problem.num_classes
+    root = prng.stream_key(run.config.seed, "baseline")
+    keys = [jax.random.fold_in(root, seed) for seed in range(count)]
+    drawn = [baselines.draw_random_subset(key, labels[kept], num_classes, ipc) for key in keys]
+    return kept[np.stack(drawn)]
+
+
+def _further_rows(run, title, final, row):
+    """The same images with hard labels, and rounded to 8 bits."""
+    wanted, epochs, rate = run.config.evaluation.extra_rows, row.num_epochs, row.rate
+    synthetic, rows = final.synthetic, []
+    if "hard" in wanted and row.regime != "H":
+        hard = losses.hard_label_logits(final.labels, run.problem.num_classes)
+        changed = dataclasses.replace(
+            final, synthetic=dataclasses.replace(synthetic, label_logits=hard)
+        )
+        words = f"{title}, hard labels"
+        rows.append(_set_row(run, "distilled_hard", words, changed, epochs, rate=rate))
+    if "8bit" in wanted:
+        preprocessing = run.problem.preprocessing
+        factor = final.partition if preprocessing.whitens else 1  # as the set's file has them
+        images = np.asarray(synthetic.images)
+        pixels = mosaic.map_cells(lambda x: normalize.invert(preprocessing, x), images, factor)
+        images = mosaic.map_cells(
+            lambda x: normalize.apply(preprocessing, x), pixels / np.float32(255), factor
+        )
+        changed = dataclasses.replace(
+            final, synthetic=dataclasses.replace(synthetic, images=images)
+        )
+        words = f"{title}, pixels rounded to 8 bits"
+        made = _set_row(run, "distilled_8bit", words, changed, epochs, rate=rate)
+        stored = made.stored_bytes | count_bytes(run, final.num_kept, pixels=True)
+        rows.append(dataclasses.replace(made, stored_bytes=stored))
+    return rows
+
+
+def _set_row(run, name, title, found: LabelledSet, epochs, *, rate=None, rate_of=""):
     def load(count):
         return tuple(np.broadcast_to(x, (count, *x.shape)) for x in found.show())
 
+    regime = name_regime(found.synthetic.label_logits, found.labels)
+    of_labels = 4 * found.synthetic.label_logits.size if regime == "S1" else 0
     return Row(
         name=name,
         title=title,
         made_of=found.checksum(),
         num_rows=found.num_seen,
-        num_stored=len(found.labels),
+        num_stored=found.num_kept,
         num_epochs=epochs,
         load=load,
         # Also where all have the same: then sets and random images share one program.
         per_network=True,
         rate=rate,
         rate_of=rate_of,
+        regime=regime,
+        stored_bytes=count_bytes(run, found.num_kept) | {"labels": int(of_labels), "teacher": 0},
     )
 
 
@@ -118,22 +212,13 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
     """Random real images of the same number, and all of them."""
     settings, problem = run.config.evaluation, run.problem
     labels, num_classes = problem.train.labels, problem.num_classes
-    numbers = np.bincount(final.labels, minlength=num_classes)
-    shown = "same number" if len(set(numbers)) == 1 else f"{numbers.max()} per class"
-    ipc = int(numbers.max())
+    ipc, shown = describe_numbers(run, final)
 
     def real(rows):
         return problem.train_images[rows], losses.hard_label_logits(labels[rows], num_classes)
 
-    def random_real(kept, count):
-        root = prng.stream_key(run.config.seed, "baseline")
-        rows = [
-            baselines.draw_random_subset(
-                jax.random.fold_in(root, seed), labels[kept], num_classes, ipc
-            )
-            for seed in range(count)
-        ]
-        return real(kept[np.stack(rows)])
+    def stored(num_images):
+        return {"labels": 0, "teacher": 0} | count_bytes(run, num_images, pixels=True)
 
     def all_real(rows):
         if isinstance(problem.train_images, np.ndarray):
@@ -147,29 +232,70 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
 
     everything = np.arange(len(labels))
     full_epochs = settings.full_num_epochs or settings.num_epochs
+    random_real = Row(
+        name="random_real",
+        title=f"random real images ({shown})",
+        made_of=f"{problem.fingerprint} {ipc} per class",
+        num_rows=ipc * num_classes,
+        num_epochs=settings.num_epochs,
+        load=lambda count: real(draw_random(run, everything, ipc, count)),
+        per_network=True,
+        load_kept=lambda kept, count: real(draw_random(run, kept, ipc, count)),
+        is_shared=True,
+        stored_bytes=stored(ipc * num_classes),
+    )
+    full_real = Row(
+        name="full_real",
+        title=f"whole training set, {full_epochs + 1} epochs",
+        made_of=problem.fingerprint,
+        num_rows=len(labels),
+        num_epochs=full_epochs,
+        load=lambda count: all_real(everything),
+        per_network=False,
+        load_kept=lambda kept, count: all_real(np.resize(kept, len(labels))),
+        is_shared=True,
+        stored_bytes=stored(len(labels)),
+    )
+    return [random_real, *_relabelled(run, random_real), full_real]
+
+
+def describe_numbers(run: Run, found: LabelledSet) -> tuple[int, str]:
+    """Images per class of random real ones beside a set, and in words."""
+    labels = found.labels[: found.num_kept]  # an expanded set repeats them
+    numbers = np.bincount(labels, minlength=run.problem.num_classes)
+    same = len(set(numbers)) == 1
+    return int(numbers.max()), "same number" if same else f"{numbers.max()} per class"
+
+
+def _relabelled(run, random_real):
+    """Random real images with soft labels of the same source as those of the set."""
+    source = run.config.labels.relabel
+    if source not in ("experts", "teacher"):
+        return []
+
+    def load(count):
+        images, label_logits = random_real.load(count)
+        label = labels_of.make_labeller(run)
+        found = [
+            label(one, np.argmax(hard, axis=1))
+            for one, hard in zip(images, label_logits, strict=True)
+        ]
+        return images, np.stack(found)
+
+    num_bytes = 4 * random_real.num_rows * run.problem.num_classes
+    identity = configs.identity_hash(labels_of.identify_source(run))
     return [
-        Row(
-            name="random_real",
-            title=f"random real images ({shown})",
-            made_of=f"{problem.fingerprint} {ipc} per class",
-            num_rows=ipc * num_classes,
-            num_epochs=settings.num_epochs,
-            load=lambda count: random_real(everything, count),
-            per_network=True,
-            load_kept=random_real,
-            is_shared=True,
-        ),
-        Row(
-            name="full_real",
-            title=f"whole training set, {full_epochs + 1} epochs",
-            made_of=problem.fingerprint,
-            num_rows=len(labels),
-            num_epochs=full_epochs,
-            load=lambda count: all_real(everything),
-            per_network=False,
-            load_kept=lambda kept, count: all_real(np.resize(kept, len(labels))),
-            is_shared=True,
-        ),
+        dataclasses.replace(
+            random_real,
+            name="random_real_soft",
+            title=f"{random_real.title}, labels of the {source}",
+            made_of=f"{random_real.made_of}, {identity}",
+            load=load,
+            load_kept=None,
+            rate_of="random_real",
+            regime="S1",
+            stored_bytes=random_real.stored_bytes | {"labels": num_bytes},
+        )
     ]
 
 

@@ -133,6 +133,11 @@ def list_members(run: Run, kind: str) -> tuple[Member, ...]:
     return tuple(Member(run, kind, place) for place in range(len(run.config[kind].nets)))
 
 
+def list_networks(run: Run, kind: str) -> tuple[nets.Network, ...]:
+    """The networks of a kind, trained or not; raises as `Member.network`."""
+    return tuple(member.network() for member in list_members(run, kind))
+
+
 def identify(run: Run, kind: str) -> dict[str, Any]:
     """What makes the networks of `kind` what they are."""
     return {"members": [member.identify() for member in list_members(run, kind)]}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ltdd_jax.report import markup, sections, style, text
+from ltdd_jax.report import blocks, markup, sections, style, text
 from ltdd_jax.report.cards import Pictures
 from ltdd_jax.report.sections import Curve
 
@@ -54,7 +54,8 @@ def render_page(report: Mapping[str, Any], material: Material) -> str:
     counts = np.asarray(report["train_counts"])
     order = np.argsort(-counts, kind="stable")  # the most frequent class first
     drawn = {
-        "results": ("Results", _draw_results(report)),
+        "results": ("Results", _draw_results(report, "i")),
+        "taught": (blocks.TITLES["ii"], _draw_results(report, "ii")),
         "classes": ("Classes", sections.draw_classes(report, order)),
         "images": ("Distilled images", sections.draw_images(report, material.pictures, order)),
         "confusion": ("Confusions", sections.draw_confusions(report, material.confusion, order)),
@@ -105,9 +106,10 @@ def render_page(report: Mapping[str, Any], material: Material) -> str:
 
 
 def _draw_numbers(report):
-    rows = text.table_rows(report)
+    """What matters most at a glance: of the first block alone, since the two are not compared."""
+    rows = next(iter(blocks.list_blocks(report).values()), {})
     items = ""
-    for name in ("distilled", "random_real", "full_real"):
+    for name in ("distilled", "random_real", "full_real", "ii_distilled", "ii_random_real"):
         if name in rows:
             items += (
                 f"<div><dt>{markup.escape(rows[name]['title'])}</dt><dd>{rows[name]['mean']:.1f} % "
@@ -116,9 +118,12 @@ def _draw_numbers(report):
     return f'<dl class="numbers">{items}</dl>'
 
 
-def _draw_results(report):
-    rows = text.table_rows(report)
-    num_seeds = max((len(row["per_seed"]) for row in rows.values()), default=0)
+def _draw_results(report, block):
+    """The table of a block, and how each row came about."""
+    rows = blocks.list_blocks(report).get(block)
+    if not rows:
+        return []
+    num_seeds = max(len(row["per_seed"]) for row in rows.values())
     body = [
         [row["title"], text.format_mean(row),
          *(text.format_accuracy(row.get(c)) for c in list(text.COLUMNS)[1:]),
@@ -130,10 +135,19 @@ def _draw_results(report):
         "trained from scratch; groups by training images per class. Nothing was chosen on the test "
         "set."
     )
+    if block == "ii":
+        caption += " Not to be compared with the other block: here a teacher labels every view."
     header = ["trained on", *text.COLUMNS.values(), "rate", "updates"]
-    chosen = list(rows).index("distilled") if "distilled" in rows else None
+    names = list(rows)
+    chosen = next((names.index(n) for n in ("distilled", "ii_distilled") if n in names), None)
     parts = [markup.table(header, body, caption=caption, chosen=chosen)]
-    parts += [markup.paragraph(line, "soft") for line in text.describe_rates(report)]
+    notes = [*blocks.describe_notes(rows), *text.describe_rates(rows)]
+    parts += [markup.paragraph(line, "soft") for line in notes]
+    origins = blocks.describe_rows(rows)
+    if origins:
+        caption = "What every row stores, sees and is trained with"
+        table = markup.table(blocks.HEADER, origins, caption=caption, css="settings")
+        parts.append(markup.fold("Where these rows come from", table))
     return parts
 
 

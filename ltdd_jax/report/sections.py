@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ltdd_jax.report import cards, figures, markup, text
+from ltdd_jax.report import blocks, cards, figures, markup, text
 from ltdd_jax.report.cards import Pictures
 from ltdd_jax.report.figures import Series
 
@@ -26,18 +26,29 @@ _SHOWN_CONFUSIONS = 8
 
 
 def draw_classes(report: Report, order: np.ndarray) -> list[str]:
-    """Accuracy of each class beside the baselines, and the long tail itself."""
-    rows = text.table_rows(report)
+    """Accuracy of each class beside the baselines of its block, and the long tail itself."""
+    parts = []
+    for block, rows in blocks.list_blocks(report).items():
+        chart, table = _draw_block(report, order, block, rows)
+        counts = _draw_counts(report, order) if not parts else ""
+        parts += [_side_by_side(chart, counts) if counts else chart]
+        parts += [markup.fold("The numbers of this chart", table)]
+    return parts
+
+
+def _draw_block(report, order, block, rows):
+    """The chart of a block and the table of its numbers."""
     names = [report["class_names"][k] for k in order]
     series = [
-        Series(title, range(len(order)), [rows[name]["per_class"][k] for k in order])
+        Series(title, range(len(order)), [rows[key]["per_class"][k] for k in order])
         for name, title in _COMPARED.items()
-        if name in rows
+        if (key := name if block == "i" else f"{block}_{name}") in rows
     ]
     alt = "Lines of the accuracy of each class, most frequent class first: " + "; ".join(
         f"{line.name} {_describe_ends(line.y)}" for line in series
     )
-    chart = figures.draw_classes("accuracy", alt, names, series, y_label="accuracy in %")
+    chart_name = "accuracy" if block == "i" else f"accuracy-{block}"
+    chart = figures.draw_classes(chart_name, alt, names, series, y_label="accuracy in %")
     body = [
         [report["class_names"][k], f"{report['train_counts'][k]:,}",
          *(text.format_accuracy(row["per_class"][k]) for row in rows.values())]
@@ -49,10 +60,9 @@ def draw_classes(report: Report, order: np.ndarray) -> list[str]:
         caption="Accuracy in % of each class, most frequent class first",
     )
     caption = "Mean over the networks; the rarest classes are on the right."
-    return [
-        _side_by_side(markup.figure(chart, caption), _draw_counts(report, order)),
-        markup.fold("The numbers of this chart", table),
-    ]
+    if block == "ii":
+        caption = f"{blocks.TITLES[block]}. {caption}"
+    return markup.figure(chart, caption), table
 
 
 def _draw_counts(report, order):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ltdd_jax.evaluate import metrics
+from ltdd_jax.report import blocks
 
 COLUMNS = {
     "mean": "accuracy",
@@ -78,43 +79,55 @@ def render_json(report: Mapping[str, Any]) -> str:
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
-    """The report as a page: results, curve, experts, settings, accuracy per class."""
-    rows = table_rows(report)
-    num_seeds = max((len(r["per_seed"]) for r in rows.values()), default=0)
-    results = [
-        [r["title"], format_mean(r), *(format_accuracy(r.get(c)) for c in list(COLUMNS)[1:]),
-         f"{r['rate']:.4g}", str(r["updates"])]
-        for r in rows.values()
-    ]  # fmt: skip
+    """The report as a page: results of each block, curve, experts, settings, accuracy per class."""
+    found = blocks.list_blocks(report)
+    seeds = [len(row["per_seed"]) for rows in found.values() for row in rows.values()]
     return "\n".join(
         [
             f"# {report['name']}",
             "",
-            f"Top-1 accuracy in %, mean ± standard deviation over {num_seeds} networks; groups by "
-            "training images per class. The final set is evaluated, nothing is chosen on the test "
-            "set.",
+            f"Top-1 accuracy in %, mean ± standard deviation over {max(seeds, default=0)} "
+            "networks; groups by training images per class. The final set is evaluated, nothing is "
+            "chosen on the test set.",
             "",
-            *_table(["trained on", *COLUMNS.values(), "rate", "updates"], results),
-            "",
-            *(line for sentence in describe_rates(report) for line in (sentence, "")),
+            *(line for block, rows in found.items() for line in _block(report, block, rows)),
             *_curve(report),
             *_experts(report),
             describe_settings(report),
             "",
-            *_table(
-                ["class", "training images", *(r["title"] for r in rows.values())],
-                _class_rows(report, rows),
-            ),
-            "",
+            *(line for rows in found.values() for line in _classes(report, rows)),
             describe_origin(report),
             "",
         ]
     )
 
 
-def table_rows(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The results that are compared with each other, by name; not the points of a curve."""
-    return {n: r for n, r in report["results"].items() if not n.startswith(_CURVE)}
+def _block(report, block, rows):
+    """The table of a block, what is to be said about it, and how each row came about."""
+    results = [
+        [r["title"], format_mean(r), *(format_accuracy(r.get(c)) for c in list(COLUMNS)[1:]),
+         f"{r['rate']:.4g}", str(r["updates"])]
+        for r in rows.values()
+    ]  # fmt: skip
+    origins = blocks.describe_rows(rows)
+    # The first block alone needs no name.
+    title = [] if list(blocks.list_blocks(report)) == ["i"] else [f"## {blocks.TITLES[block]}", ""]
+    return [
+        *title,
+        *_table(["trained on", *COLUMNS.values(), "rate", "updates"], results),
+        "",
+        *(
+            line
+            for sentence in (*blocks.describe_notes(rows), *describe_rates(rows))
+            for line in (sentence, "")
+        ),
+        *([*_table(blocks.HEADER, origins), ""] if origins else []),
+    ]
+
+
+def _classes(report, rows):
+    header = ["class", "training images", *(row["title"] for row in rows.values())]
+    return [*_table(header, _class_rows(report, rows)), ""]
 
 
 def curve_points(report: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
@@ -143,10 +156,10 @@ def _find_best(results):
     return {"row": best, "mean": results[best]["mean"], "std": results[best]["std"]}
 
 
-def describe_rates(report: Mapping[str, Any]) -> list[str]:
-    """How the rates of real images were chosen, a sentence for each."""
+def describe_rates(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How the rates of real images were chosen, a sentence for each row where one was."""
     lines = []
-    for row in table_rows(report).values():
+    for row in rows.values():
         if row["tuning"]:
             tried = ", ".join(f"{rate}: {score:.1f}" for rate, score in row["tuning"].items())
             lines.append(

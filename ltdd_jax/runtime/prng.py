@@ -12,6 +12,7 @@ STREAMS = (
     "baseline",
     "teacher",
     "observer",
+    "views",
 )
 
 

@@ -39,10 +39,17 @@ _SILENT = (
     "name", "seed", "budget", "runtime.", "data.data_dir", "data.path", "data.follow_links",
     "data.max_", "experts.path", "evaluation.num_seeds", "evaluation.full_num_epochs",
     "evaluation.baseline_rates", "evaluation.held_out", "evaluation.tuning_epochs",
-    "evaluation.curve", "evaluation.keep_networks", "evaluation.blocks", "evaluation.networks",
+    "evaluation.curve", "evaluation.extra_rows", "evaluation.keep_networks", "evaluation.blocks",
+    "evaluation.networks",
     "evaluation.protocols", "distill.keep_steps",
 )  # fmt: skip
-_OF_RANDOM = ("data.", "net.", "augment.", "evaluation.")  # fields that random images depend on
+_OF_RANDOM = (
+    "data.",
+    "net.",
+    "augment.",
+    "evaluation.",
+    "student.",
+)  # fields that random images depend on
 
 Find = Callable[[str, float, int, str], Published | None]
 
@@ -134,9 +141,9 @@ def _collect(job: Job, report: Mapping[str, Any], find: Find) -> list[Line]:
                 beside={name: results[name] for name in BESIDE if name in results}
                 if row == DISTILLED
                 else {},
-                teacher=(report.get("teacher") or {}).get("mean") if block == SECOND else None,
+                teacher=_find_teacher(report) if block == SECOND else None,
                 published=published,
-                differences=_differences(job, report, kind, published) if published else (),
+                differences=_differences(job, report, row, published) if published else (),
             )
         )
     return lines
@@ -148,6 +155,12 @@ def _gain(results, row, summary, block):
         return summary["ior"]
     random = results.get((_PREFIX if block == SECOND else "") + RANDOM)
     return None if random is None else summary["mean"] - random["mean"]
+
+
+def _find_teacher(report):
+    """Accuracy of what labels in block (ii): the mean of several teachers, or the one there is."""
+    found = report.get("teacher") or report.get("teachers", {}).get("teacher", {})
+    return found.get("mean")
 
 
 def _belongs(method, block):
@@ -166,37 +179,40 @@ def _name_row(job, kind, summary):
     return title if kind == DISTILLED else f"{title}: {summary['title']}"
 
 
-def _differences(job: Job, report, kind, published: Published) -> tuple[str, ...]:
+def _differences(job: Job, report, row, published: Published) -> tuple[str, ...]:
     """Clauses on how our set-up differs from the published one."""
     base = records.flatten(job.base.to_dict())
     ours = records.flatten(job.config.to_dict())
     changed = [
         f"{_word(field)} {_show(ours[field])} in place of {_show(value)}"
         for field, value in base.items()
-        if ours[field] != value and _is_told(field, job, report, kind)
+        if ours[field] != value and _is_told(field, job, report, row)
     ]
     if published.selection != NOT_SAID:
         changed.append(f"published number: {published.selection}; ours: the last iterate")
     return (*changed, *job.cell.notes)
 
 
-def _is_told(field, job, report, kind):
+def _is_told(field, job, report, row):
     """Whether a field has a say in the result and is no column of the table."""
-    if field.startswith(_SILENT):
+    section, _, rest = field.partition(".")
+    if field.startswith(_SILENT) or (section == "student" and not row.startswith(_PREFIX)):
         return False
-    if kind in (RANDOM, RANDOM_SOFT):
+    if row.removeprefix(_PREFIX) == RANDOM:
         return field.startswith(_OF_RANDOM)
-    section = field.partition(".")[0]
     if section == "experts":
-        part = field.split(".")[1]
-        kinds = report["experts"]
+        part, kinds = rest.partition(".")[0], report["experts"]
         return part in kinds if part in ("representation", "classifier") else bool(kinds)
+    if section in ("teacher", "observer"):
+        return any(name.startswith(section) for name in report.get("teachers", ()))
     families = {preset.section for preset in PRESETS.values()}
     return section not in families or section == PRESETS[job.cell.method].section
 
 
 def _word(field):
-    return "iterations" if field.endswith(".num_iterations") else _WORDS.get(field, field)
+    ends = {".num_iterations": "iterations", ".num_networks": "networks that match"}
+    found = (word for end, word in ends.items() if field.endswith(end))
+    return _WORDS.get(field) or next(found, field)
 
 
 def _show(value):

@@ -15,6 +15,7 @@ import numpy as np
 from ltdd_jax.presets import PRESETS
 
 _KINDS = ("representation", "classifier")
+_TEACHERS = ("teacher", "observer")
 
 
 def check_table(workdir: pathlib.Path, methods: Iterable[str]) -> None:
@@ -25,7 +26,7 @@ def check_table(workdir: pathlib.Path, methods: Iterable[str]) -> None:
       methods: of the cells.
     """
     (place,) = [path for path in workdir.iterdir() if (path / "sets").is_dir()]
-    made, recipes = {}, {kind: set() for kind in _KINDS}
+    made, recipes = {}, {kind: set() for kind in (*_KINDS, *_TEACHERS)}
     for method in methods:
         home = place / "sets" / method
         report = json.loads((home / "report.json").read_text())
@@ -34,14 +35,20 @@ def check_table(workdir: pathlib.Path, methods: Iterable[str]) -> None:
             if kind in report["experts"]:
                 parts = [report["config"]["experts"][k] for k in _KINDS[: number + 1]]
                 recipes[kind].add(json.dumps(parts, sort_keys=True))
+        for kind in _TEACHERS:
+            for number, net in enumerate(report["config"][kind]["nets"]):
+                if any(name.startswith(kind) for name in report["teachers"]):
+                    recipe = report["config"][kind] | {"nets": None}
+                    recipes[kind].add(json.dumps([number, net, recipe], sort_keys=True))
         with np.load(home / "synthetic" / "synthetic.npz") as archive:
             for name in ("images", "label_logits"):
                 assert np.isfinite(archive[name]).all(), f"{method}: {name}"
             made[method] = archive["images"]
     check_distinct(made)
-    trained = [path.name.rpartition("-")[0] for path in (place / "experts").iterdir()]
-    for kind, found in recipes.items():  # equal recipes are the same experts, trained once
-        assert trained.count(kind) == len(found), f"{kind}: {trained}"
+    found = [*place.glob("experts/*-*"), *place.glob("teachers/*-*")]
+    trained = [path.name.rpartition("-")[0] for path in found]
+    for kind, wanted in recipes.items():  # equal recipes are the same networks, trained once
+        assert trained.count(kind) == len(wanted), f"{kind}: {trained}"
     for row in ("random_real", "full_real"):
         assert list((place / "baselines").glob(f"{row}-*.json")), row
 

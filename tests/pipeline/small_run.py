@@ -41,7 +41,7 @@ def make_run(workdir, network=None, fingerprint="f", **fields) -> Run:
     return Run(config, problem, Workspace(config, str(workdir)), None)
 
 
-def write_sets(run: Run) -> dict[str, SyntheticSet]:
+def write_sets(run: Run, partition: int = 1) -> dict[str, SyntheticSet]:
     """Writes a first, a kept and a last set, each with its own images and step size."""
     claims.claim_set(run.workspace, {})
     written = {}
@@ -53,5 +53,5 @@ def write_sets(run: Run) -> dict[str, SyntheticSet]:
             step_size=jnp.float32(0.01 * place),
         )
         labels = np.repeat(np.arange(3), IPC).astype(np.int32)
-        artefacts.write_set(run, written[name], labels, name)
+        artefacts.write_set(run, written[name], labels, name, partition)
     return written

@@ -10,6 +10,8 @@ import pytest
 
 from ltdd_jax.data import disk_images, long_tail, request, streamed
 from ltdd_jax.pipeline import artefacts, evaluate, rows
+from ltdd_jax.runtime import interrupt
+from ltdd_jax.types import UserError
 from tests.pipeline import small_run
 
 # Row -> the set it is of (None: real images), the set whose step size is its rate (None: chosen),
@@ -111,7 +113,7 @@ class Networks:
         self.trained |= set(found)
         return rates
 
-    def predict(self, rates, images):
+    def predict(self, row, rates, images):
         found = [self.row_of[image.tobytes()] for image in images]
         self.judged.append(found)
         labels = self.problem.train.labels[found]
@@ -165,8 +167,9 @@ def test_each_row_is_trained_at_its_rate(made, monkeypatch, rates):
         return {"rate": rate if rate is not None else chosen[row.name]}
 
     monkeypatch.setattr(evaluate, "_evaluate_row", train)
-    monkeypatch.setattr(evaluate, "_Trainers", lambda run: None)
+    monkeypatch.setattr(evaluate, "Trainers", lambda run: None)
     monkeypatch.setattr(evaluate, "_summarize", lambda run, row, found: found["rate"])
+    monkeypatch.setattr(evaluate, "_rank", lambda summaries: summaries)
     run.config.evaluation.baseline_rates = rates
     found, _ = evaluate.run_evaluate(run)
     final, kept = (float(sets[name].step_size) for name in (artefacts.FINAL, "iteration_000003"))
@@ -175,3 +178,52 @@ def test_each_row_is_trained_at_its_rate(made, monkeypatch, rates):
         "iteration_000003": kept, "random_real": None, "full_real": None,
     }  # fmt: skip
     assert list(found) == list(ROWS)
+
+
+class Student:
+    """Stands for the trainers: remembers what a row trains on and answers with class 0."""
+
+    def __init__(self):
+        self.data = None
+
+    def get(self, row, num_epochs=0):
+        return self
+
+    def train(self, job, data, rates):
+        self.data = data
+        return rates
+
+    def predict(self, state, images):
+        return np.zeros((len(state), len(images)), np.int32)
+
+
+def test_students_see_every_picture_of_an_image(tmp_path):
+    """Breaks when a set whose images hold 2 x 2 pictures is trained on as it is stored, or the
+    labels and pictures have different orders.
+    """
+    run = small_run.make_run(tmp_path)
+    small_run.write_sets(run, partition=2)
+    run = dataclasses.replace(run, stop=interrupt.StopRequest())
+    row = rows.make_rows(run)[0]
+    student = Student()
+    found = evaluate._evaluate_row(run, student, row, row.rate)
+    images, logits = student.data
+    assert images.shape == (2, 4 * 6, 2, 2, 1) and logits.shape == (2, 4 * 6, 3)
+    stored = artefacts.read_set(run, artefacts.FINAL)
+    for cell in range(4):  # of one pixel each, so that a picture is one number
+        pixels = np.asarray(stored.synthetic.images)[:, cell // 2, cell % 2]
+        part = images[1, 6 * cell : 6 * cell + 6]
+        np.testing.assert_allclose(part, np.broadcast_to(pixels[:, None, None], part.shape))
+        np.testing.assert_array_equal(
+            logits[1, 6 * cell : 6 * cell + 6], stored.synthetic.label_logits
+        )
+    summary = evaluate._summarize(run, row, found)
+    assert (summary["images_stored"], summary["images_seen"]) == (6, 24)
+    assert row.made_of != artefacts.LabelledSet(stored.synthetic, stored.labels).checksum()
+
+
+def test_a_partition_that_the_images_cannot_have_is_refused(tmp_path):
+    run = small_run.make_run(tmp_path)
+    small_run.write_sets(run, partition=3)
+    with pytest.raises(UserError, match=r"cannot hold 3 x 3 pictures; delete it"):
+        artefacts.read_set(run, artefacts.FINAL)

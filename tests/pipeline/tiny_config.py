@@ -39,6 +39,8 @@ def get_config() -> ConfigDict:
     config.evaluation.num_epochs = 5
     config.evaluation.full_num_epochs = 1
     config.evaluation.baseline_rates = (0.02, 0.05)
+    config.evaluation.extra_rows = ()
+    config.student.num_epochs = 4
 
     runtime = config.runtime
     runtime.log_steps = 3

@@ -46,6 +46,7 @@ _COMMON = {
     "trajectory.expert_epochs": MATCHED_EPOCHS,
     "trajectory.initial_step_size": 0.05,
     "evaluation.num_seeds": 2,
+    "evaluation.extra_rows": (),
     "evaluation.num_epochs": 12,
     "runtime.log_steps": 1,
     "runtime.checkpoint_steps": 1000,

@@ -67,6 +67,9 @@ def test_other_forms_of_the_same_images_stand_beside_them():
     assert all(x.teacher is None for x in lines)  # none labels in block (i)
     second = collect("mtt", reports=[with_second(55.0, 54.0) | {"teacher": {"mean": 62.9}}])
     assert {x.teacher for x in second if x.block == "ii"} == {62.9}
+    one = with_second(55.0, 54.0) | {"teachers": {"teacher": {"mean": 61.0}}}
+    second = collect("mtt", reports=[one])
+    assert {x.teacher for x in second if x.block == "ii"} == {61.0}
 
 
 def test_settings_do_not_mix():
@@ -144,6 +147,7 @@ def test_differences_of_the_set_up_are_told():
         "runtime.log_steps": 7,  # changes nothing
         "selection.budget": "proportional",  # of other methods
         "experts.classifier.num_epochs": 3,  # not trained for this method
+        "teacher.num_epochs": 3,  # not asked by it
     }
     lines = collect("dam_ed", overrides=overrides, notes=("pictures are JPEG files",))
     (line,) = [x for x in lines if x.row == "distilled"]
@@ -162,6 +166,14 @@ def test_differences_of_the_set_up_are_told():
         "epochs of the evaluation 300 in place of 1000",
         "pictures are JPEG files",
     }
+
+
+def test_teachers_belong_to_the_set_up_where_they_are_asked():
+    (job,) = made_up.make_all("dam_ed", overrides={"teacher.num_epochs": 3})
+    report = made_up.make_report(50.0) | {"teachers": {"teacher": {"mean": 60.0}}}
+    lines = collect_lines([(job, report)], literature.find)
+    told = [x.differences for x in lines if x.row == "distilled"]
+    assert told == [("teacher.num_epochs 3 in place of 200", _SELECTION)]
 
 
 def test_without_a_published_number_there_is_nothing_to_differ_from():

@@ -1,0 +1,267 @@
+"""Labels after any method: the last step of stage `distill`, whose product is a file of its own.
+
+The distilled images stay as they are. What the labels are made of is their identity, so that other
+labels of the same set lie beside them, and the set itself never has to be made again.
+"""
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from ltdd_jax import config as configs
+from ltdd_jax.data import views
+from ltdd_jax.distill import Method
+from ltdd_jax.distill.method import Teacher, predict_in_blocks
+from ltdd_jax.evaluate import calibration
+from ltdd_jax.pipeline import artefacts, experts, protocols, teachers
+from ltdd_jax.pipeline.artefacts import LabelledSet
+from ltdd_jax.pipeline.run import Run
+from ltdd_jax.runtime import files, prng, processes
+from ltdd_jax.types import UserError
+
+TEACHER, EXPERT = "teacher", "classifier"  # kinds of the networks that label
+_HASH_DIGITS = 8
+_BLOCK = 256  # images that a network labels at once
+
+
+def add_needs(run: Run, method: Method) -> Method:
+    """The method with the experts and teachers that the labels and the evaluation need besides."""
+    kinds = method.experts
+    if run.config.labels.relabel == "experts":
+        kinds = (*kinds, *(kind for kind in experts.KINDS if kind not in kinds))
+    asked = method.teachers
+    taught = run.config.labels.relabel in ("teacher", "views") or has_taught(run)
+    if taught and TEACHER not in asked:
+        asked = (*asked, TEACHER)
+    return dataclasses.replace(method, experts=kinds, teachers=asked)
+
+
+def has_taught(run: Run) -> bool:
+    """Whether block (ii) is evaluated."""
+    return "ii" in run.config.evaluation.blocks
+
+
+def identify_source(run: Run) -> dict[str, Any]:
+    """What decides the labels beside the set: who gives them, and how they are calibrated."""
+    settings = run.config.labels
+    found = {"relabel": settings.relabel, "calibration": settings.calibration}
+    if settings.relabel == "experts":
+        found["experts"] = experts.identify(run, EXPERT)
+        found["num_experts"] = run.config.experts.num_experts
+    if settings.relabel in ("teacher", "views"):
+        found["teacher"] = teachers.identify(run, TEACHER)
+    if settings.relabel == "views":
+        recipe = dataclasses.asdict(protocols.make_recipe(run))
+        found["recipe"] = recipe | {"area": list(recipe["area"])}
+        found |= {"views": settings.views, "dtype": settings.view_dtype, "seed": run.config.seed}
+    return found
+
+
+def run_relabel(run: Run) -> None:
+    """Makes the labels that the config asks for, if they are not there, and makes them the set's.
+
+    Raises:
+      UserError: the set, experts or teachers are missing, a full disk, or labels that do not fit
+        their number format.
+      trajectory.DamagedSegmentError: an expert that is needed is damaged.
+    """
+    found = artefacts.read_set(run, artefacts.FINAL)
+    path = _find(run, found)
+    if path is None:
+        _point_to(run, None)
+        return
+    if not path.exists() or processes.first_then_rest(lambda: _is_damaged(run, path)):
+        arrays = _make(run, found)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays, identity=json.dumps(identify_source(run), sort_keys=True))
+        files.write_bytes(path, buffer.getvalue())
+        processes.say(f"labels of the set: {path} ({run.config.labels.relabel})")
+    _point_to(run, path)
+
+
+def read_final(run: Run) -> tuple[LabelledSet, views.StoredViews | None]:
+    """The finished set with the labels that the config asks for, and its stored views if any.
+
+    Raises:
+      UserError: the set or its labels are missing, damaged or of other data.
+    """
+    found = artefacts.read_set(run, artefacts.FINAL)
+    path = _find(run, found)
+    if path is None:
+        return found, None
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing: run --stage=distill with the same --workdir and --config.labels, "
+            "which labels the set that is there"
+        )
+    found = found.expand()
+    arrays = _read(run, path, len(found.labels))
+    if run.config.labels.relabel == "views":
+        stored = views.StoredViews(arrays["views"], arrays["key"], protocols.make_recipe(run))
+        return found, stored
+    synthetic = dataclasses.replace(found.synthetic, label_logits=arrays["label_logits"])
+    return dataclasses.replace(found, synthetic=synthetic), None
+
+
+def make_labeller(run: Run) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """(images [S, H, W, C], labels int [S]) -> label logits float32 [S, K], calibrated.
+
+    Mean logits of the networks that `labels.relabel` names; the calibration is that of the images.
+
+    Raises:
+      UserError: networks are missing.
+      trajectory.DamagedSegmentError: an expert is damaged.
+    """
+    ask = _make_mean(run)
+
+    def label(images, labels):
+        logits = ask(images)
+        return shift(run, logits, find_tau(run, logits, labels))
+
+    return label
+
+
+def find_tau(run: Run, logits: np.ndarray, labels: np.ndarray) -> float:
+    """tau of the calibration for logits [S, K] of clean images; 0 without one."""
+    if run.config.labels.calibration == "none":
+        return 0.0
+    return calibration.find_tau(logits, labels, _prior(run))
+
+
+def shift(run: Run, logits: np.ndarray, tau: float) -> np.ndarray:
+    """Logits [..., K] with tau parts of the class prior taken out."""
+    return calibration.shift_logits(logits, _prior(run), tau)
+
+
+def ask_teachers(asked: tuple[Teacher, ...], images: Any) -> np.ndarray:
+    """Mean logits float32 [S, K] of the teachers on images [S, H, W, C], in memory or on disk."""
+    block = min(_BLOCK, len(images))
+    each = [
+        predict_in_blocks(jax.jit(one.network.apply), one.params, images, block) for one in asked
+    ]
+    return np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32)
+
+
+def label_views(
+    run: Run, asked: tuple[Teacher, ...], images: np.ndarray, labels: np.ndarray, key: jax.Array
+) -> views.StoredViews:
+    """The teachers' calibrated labels of the views of a set.
+
+    Args:
+      run: its sections `labels` and `student` say how many and which.
+      asked: teachers.
+      images: float32 [S, H, W, C].
+      labels: int [S].
+      key: typed key of the views.
+    """
+    settings, recipe = run.config.labels, protocols.make_recipe(run)
+    tau = 0.0
+    if settings.calibration != "none":
+        tau = find_tau(run, ask_teachers(asked, images), labels)
+    size, rows = images.shape[1:3], np.arange(len(images))
+
+    @jax.jit
+    def make_view(view):
+        return views.take(images, views.draw(key, view, len(images), size, recipe), rows)
+
+    answers = [ask_teachers(asked, np.asarray(make_view(i))) for i in range(settings.views)]
+    logits = shift(run, np.stack(answers), tau).astype(settings.view_dtype)
+    if not np.isfinite(logits).all():
+        raise UserError(
+            f"labels of the views do not fit --config.labels.view_dtype={settings.view_dtype}: "
+            "set it to float32"
+        )
+    return views.StoredViews(logits, np.asarray(jax.random.key_data(key)), recipe)
+
+
+def _make(run, found):
+    """Arrays of the file of labels: of every picture that a student sees."""
+    found = found.expand()
+    source, images = run.config.labels.relabel, np.asarray(found.synthetic.images)
+    if source == "views":
+        key = prng.stream_key(run.config.seed, "views")
+        stored = label_views(run, teachers.read_teachers(run, TEACHER), images, found.labels, key)
+        return {"views": stored.logits, "key": stored.key}
+    if source == "none":
+        logits = np.asarray(found.synthetic.label_logits)
+        logits = shift(run, logits, find_tau(run, logits, found.labels))
+    else:
+        logits = make_labeller(run)(images, found.labels)
+    return {"label_logits": logits}
+
+
+def _make_mean(run):
+    """images -> mean logits of the experts or teachers."""
+    if run.config.labels.relabel != "experts":
+        asked = teachers.read_teachers(run, TEACHER)
+        return lambda images: ask_teachers(asked, images)
+    apply, read = jax.jit(run.problem.network.apply), experts.Snapshots(run).read
+    count = run.config.experts.num_experts
+
+    def ask(images):
+        each = (predict_in_blocks(apply, read(EXPERT, e, -1), images) for e in range(count))
+        return (sum(logits.astype(np.float64) for logits in each) / count).astype(np.float32)
+
+    return ask
+
+
+def _prior(run):
+    counts = np.asarray(run.problem.class_counts, np.float64)
+    return counts / counts.sum()
+
+
+def _find(run, found) -> epath.Path | None:
+    """Where the labels of the set lie; None for those that the method gave."""
+    settings = run.config.labels
+    if settings.relabel == "none" and settings.calibration == "none":
+        return None
+    made_of = identify_source(run) | {"set": found.checksum()}
+    name = f"labels-{configs.identity_hash(made_of)[:_HASH_DIGITS]}.npz"
+    return run.workspace.synthetic / name
+
+
+def _point_to(run, path):
+    """Says which labels are the set's, for those who read it without a config."""
+    pointer = run.workspace.synthetic / "labels.json"
+    name = "" if path is None else path.name
+    if name or pointer.exists():
+        recipe = dataclasses.asdict(protocols.make_recipe(run))
+        record = {"file": name, "recipe": recipe | {"area": list(recipe["area"])}}
+        files.write_sealed(pointer, record)
+
+
+def _is_damaged(run, path):
+    """Whether the file has to be made again; it is then moved aside."""
+    try:
+        _read(run, path, None)
+    except UserError as error:
+        run.workspace.warn(f"{error}; moved to {files.set_aside(path).name}, making it again")
+        return True
+    return False
+
+
+def _read(run, path, num_rows):
+    """Arrays of a file of labels for `num_rows` images, of any number if None."""
+    settings, num_classes = run.config.labels, run.problem.num_classes
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        is_views = settings.relabel == "views"
+        labels = arrays["views" if is_views else "label_logits"]
+        expected = settings.view_dtype if is_views else "float32"
+        shape = (settings.views,) if is_views else ()
+        shape = (*shape, labels.shape[-2] if num_rows is None else num_rows, num_classes)
+        fits = labels.dtype == expected and labels.shape == shape and np.isfinite(labels).all()
+        if not fits or (is_views and arrays["key"].dtype != np.uint32):
+            raise ValueError("its arrays are not of this run")
+    except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
+        raise UserError(
+            f"{path} is damaged ({error!r}); run --stage=distill again, which labels the set anew"
+        ) from error
+    return arrays
