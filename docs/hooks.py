@@ -58,7 +58,8 @@ def render_fields() -> str:
         parts.append("| field | default | allowed | meaning |\n| --- | --- | --- | --- |")
         for path, field in fields:
             default = f"`{field.default!r}`" if field.default != "" else "empty"
-            row = (f"`{path}`", default, field.rule.text or "anything", field.text)
+            allowed = field.rule.text.replace("one of , ", "empty, ") or "anything"
+            row = (f"`{path}`", default, allowed, field.text)
             parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
         parts.append("")
     return "\n".join(parts)

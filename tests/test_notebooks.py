@@ -1,5 +1,10 @@
-"""The notebooks' sources run, and the notebooks are what the sources say."""
+"""The notebooks' sources run, and the notebooks are what the sources say.
 
+Running them is slow; `.ci/run` does it by name.
+"""
+
+import ast
+import importlib
 import importlib.util
 import json
 import os
@@ -16,6 +21,37 @@ SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 STUB = "def __getattr__(name):\n    return lambda *args, **kwargs: None\n"
 
 
+# Looks at how files of a run are opened.
+INTERNAL = {"01_trajectories": {"ltdd_jax.pipeline", "ltdd_jax.pipeline.experts"}}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_names_of_the_package_exist(source):
+    """Breaks when a notebook uses a name that is gone, or one that is not for users."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    modules, found = {}, 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("ltdd_jax"):
+            public = node.module in ("ltdd_jax", "ltdd_jax.data", "ltdd_jax.geometry")
+            assert public or node.module in INTERNAL.get(source.stem, ()), node.module
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                if importlib.util.find_spec(name) if public else False:
+                    assert alias.name != "pipeline" or name in INTERNAL.get(source.stem, ())
+                    modules[alias.name] = importlib.import_module(name)
+                else:
+                    assert hasattr(importlib.import_module(node.module), alias.name), name
+        if isinstance(node, ast.Import) and node.names[0].name == "ltdd_jax":
+            modules["ltdd_jax"] = importlib.import_module("ltdd_jax")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = modules.get(node.value.id)
+            assert module is None or hasattr(module, node.attr), f"{node.value.id}.{node.attr}"
+            found += module is not None
+    assert found >= 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_source_runs(source, tmp_path):
     """Breaks when a notebook uses a name or a behaviour of the package that is gone."""
