@@ -16,6 +16,7 @@ _COMPILATION = 0.3  # of a quick budget, at most
 _CORE_FLOPS = 12e9  # per second and core of a processor, measured at width 32
 _DEVICE_FLOPS = 4e12  # per second of an accelerator, float32
 _PASSES = 6  # GSAM's two gradients, in forward passes
+_TEACHER_BATCH = 64
 _STEP_PASSES = 9  # a student's step and its adjoint
 
 
@@ -64,6 +65,28 @@ def choose_settings(
     rows = values["distill.ipc"] * num_classes
     chosen += _choose_distillation(total["distill"], budget, rows, chosen)
     return chosen + _choose_evaluation(total["evaluate"], budget, rows, num_rows)
+
+
+def choose_teachers(budget: str, num_rows: int) -> list[Choice]:
+    """Chooses how teachers and observers are trained, for runs that ask some.
+
+    Args:
+      budget: of `BUDGETS`.
+      num_rows: training images.
+    """
+    steps = {"quick": 1000, "standard": 4000, "thorough": 20000}[budget]
+    epochs = max(10, min(200, steps // max(1, num_rows // _TEACHER_BATCH)))
+    chosen = [Choice("observer.nets", ("convnet_bn",), "a ResNet takes too long")]
+    for kind in ("teacher", "observer"):
+        chosen += [
+            Choice(f"{kind}.num_epochs", epochs, f"about {steps} steps"),
+            Choice(f"{kind}.batch_size", _TEACHER_BATCH, "as published"),
+            Choice(
+                f"{kind}.recipe", "logit_adjusted", "half the cost of glmc, learns in few steps"
+            ),
+            Choice(f"{kind}.learning_rate", 0.05, "the steps are few"),
+        ]
+    return chosen
 
 
 def choose_side(sides: Sequence[int], budget: str) -> Choice:

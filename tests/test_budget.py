@@ -43,6 +43,20 @@ def test_more_time_gives_more():
     assert faster["trajectory.num_iterations"] > quick["trajectory.num_iterations"]
 
 
+@pytest.mark.parametrize("name", budget.BUDGETS)
+@pytest.mark.parametrize("num_rows", [3, 500, 10**6])
+def test_teachers_are_trained_within_the_steps_of_a_budget(name, num_rows):
+    """Breaks when a quick run trains for hours, or a setting is not one."""
+    settings = config.base_config()
+    for choice in budget.choose_teachers(name, num_rows):
+        config.set_field(settings, choice.field, choice.value)
+    config.validate(settings)
+    steps = settings.teacher.num_epochs * (num_rows // settings.teacher.batch_size)
+    if num_rows == 500:
+        assert steps <= {"quick": 1000, "standard": 4000, "thorough": 20000}[name]
+    assert 10 <= settings.teacher.num_epochs == settings.observer.num_epochs <= 200
+
+
 def test_images_per_class_follow_the_classes_or_the_user():
     assert choose(counts=(100, 50, 9))["distill.ipc"] == 10  # a fifth of 50
     assert choose(counts=(9, 5, 2))["distill.ipc"] == 1
