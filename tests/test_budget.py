@@ -57,6 +57,24 @@ def test_teachers_are_trained_within_the_steps_of_a_budget(name, num_rows):
     assert 10 <= settings.teacher.num_epochs == settings.observer.num_epochs <= 200
 
 
+@pytest.mark.parametrize("method", ["dc", "dsa", "dm", "idm", "dream"])
+def test_methods_without_experts_fit_the_time_too(method):
+    """Breaks when a quick run takes the published 20 001 iterations, or trains experts."""
+    settings = config.base_config()
+    config.use_preset(settings, method)
+    sizes = []
+    for name in budget.BUDGETS:
+        found = choose(name, counts=(300, 60, 20), method=method)
+        assert not any(field.startswith(("experts.", "trajectory.")) for field in found)
+        for field, value in found.items():
+            config.set_field(settings, field, value)
+        config.validate(settings)
+        counted = [v for k, v in found.items() if k.endswith(("num_iterations", "num_networks"))]
+        sizes.append(counted[0])
+    assert sizes == sorted(sizes) and sizes[0] < sizes[1]
+    assert sizes[0] < {"dm": 20001, "idm": 20001}.get(method, 1001)
+
+
 def test_images_per_class_follow_the_classes_or_the_user():
     assert choose(counts=(100, 50, 9))["distill.ipc"] == 10  # a fifth of 50
     assert choose(counts=(9, 5, 2))["distill.ipc"] == 1

@@ -73,6 +73,7 @@ def _choose_for_budget(config, train, keep):
         num_cores=len(os.sched_getaffinity(0)),
         num_devices=0 if backend.is_cpu() else len(backend.devices()),
         ipc=config.distill.ipc if "distill.ipc" in keep else 0,
+        method=config.distill.method,
     )
     if _asks_teachers(config):
         chosen += budgets.choose_teachers(config.budget, len(train.labels))
