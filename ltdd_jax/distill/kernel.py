@@ -100,7 +100,8 @@ def select_start(task: method.Task, ipc: int) -> np.ndarray:
 
 def ask_teachers(task: method.Task) -> np.ndarray:
     """Mean logits of the teachers for all real images as they are, float32 [N, K]."""
-    count, mean = len(task.labels), 0.0
+    count = len(task.labels)
+    mean: Any = 0.0
     teachers = task.teachers("teacher")
     for one in teachers:
         apply = jax.jit(one.network.apply)

@@ -38,7 +38,8 @@ def export_dataset(
     Every format holds the pixels, the classes, the soft labels, the images as a network is trained
     on them (float32, whitened; pixels are rounded and cut), the whitening as tensors, and a
     README.md with the code that loads them. Where images hold several pictures each, these are
-    written as images of their own, as a network is trained on them.
+    written as images of their own, as a network is trained on them. Where a teacher has labelled
+    augmented views, views.npz has these views with their labels, in place of the teacher.
 
     Args:
       dataset: from `load_dataset` or `distill_dataset`.
@@ -92,6 +93,7 @@ def _write_whole(writer: ModuleType, dataset: DistilledDataset, folder: pathlib.
     try:
         temporary.chmod(0o777 & ~_umask())  # mkdtemp keeps others out
         writer.write(dataset, temporary)
+        card.write_views(dataset, temporary)
         text = card.render(dataset, writer)
         (temporary / "README.md").write_text(text, encoding="utf-8")
         if folder.exists():

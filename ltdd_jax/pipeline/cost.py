@@ -20,8 +20,10 @@ from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime.interrupt import StopRequest
 
 _HASH_DIGITS = 8
-_OF_BASELINES = ("seed", "data", "net", "augment", "runtime.precision", "evaluation", "distill.ipc")
-_OF_BASELINES += ("labels", "student")
+_OF_BASELINES = (
+    *("seed", "data", "net", "augment", "runtime.precision", "evaluation", "distill.ipc"),
+    *("labels", "student"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ _SHOWN_CONFUSIONS = 8
 
 def draw_classes(report: Report, order: np.ndarray) -> list[str]:
     """Accuracy of each class beside the baselines of its block, and the long tail itself."""
-    parts = []
+    parts: list[str] = []
     for block, rows in blocks.list_blocks(report).items():
         chart, table = _draw_block(report, order, block, rows)
         counts = _draw_counts(report, order) if not parts else ""

@@ -1,5 +1,6 @@
 """Breaks when an export overwrites something, leaves half a folder, or fails without a remedy."""
 
+import dataclasses
 import signal
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 
 import ltdd_jax
 from ltdd_jax import export
-from ltdd_jax.data import normalize
+from ltdd_jax.data import normalize, views
 from ltdd_jax.errors import UserError
 from ltdd_jax.export import __main__ as command
 from ltdd_jax.export import png
@@ -92,6 +93,25 @@ def test_a_failure_leaves_nothing_behind(problem, dataset, tmp_path, monkeypatch
     with pytest.raises(expected, match=r"No space left|odd"):
         ltdd_jax.export_dataset(dataset, "png", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["png", "webdataset"])
+def test_stored_views_travel_with_their_pictures(format, dataset, tmp_path):
+    """Breaks when views are left out, are of another number, or need this package to be made."""
+    key = np.array([3, 4], np.uint32)
+    logits = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float16)
+    stored = views.StoredViews(logits, key, views.Recipe(area=(0.5, 1.0), cutmix=0.0))
+    viewed = dataclasses.replace(dataset, views=stored)
+    folder = ltdd_jax.export_dataset(viewed, format, tmp_path / "out")
+    with np.load(folder / "views.npz") as found:
+        np.testing.assert_array_equal(found["logits"], logits)
+        assert found["images"].shape == (3, *dataset.images.shape)
+        for view in range(3):
+            made = np.asarray(stored.make(dataset.images, view))
+            np.testing.assert_allclose(found["images"][view], made, rtol=2e-3, atol=2e-3)
+    assert 'np.load("views.npz")' in (folder / "README.md").read_text()
+    plain = ltdd_jax.export_dataset(dataset, format, tmp_path / "plain")
+    assert not (plain / "views.npz").exists() and "views" not in (plain / "README.md").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
