@@ -37,6 +37,8 @@ def get_config(argument: str = "") -> ConfigDict:
 
     for asked in (config.teacher, config.observer):
         asked.num_epochs = 60
+        asked.recipe = "logit_adjusted"
+        asked.learning_rate = 0.1  # there are six steps in an epoch
     config.observer.nets = ("convnet_bn",)
 
     distill, trajectory = config.distill, config.trajectory
@@ -67,12 +69,15 @@ def get_config(argument: str = "") -> ConfigDict:
     kernel.first.num_iterations, kernel.second.num_iterations = 100, 400
     kernel.batch_size = 100
     kernel.real_augmentation = "crop"
+    kernel.step_size = 0.03
     for cropping in (config.crops, config.recovery):
         cropping.min_area = 0.5  # of 8 x 8 pixels
     config.recovery.view_min_area = 0.5
     config.recovery.flip = False
     config.recovery.jitter = 1
     config.recovery.num_steps = 200
+    if method == "edc":  # several, in turn
+        config.observer.nets = ("convnet_bn", "convnet_bn")
 
     config.evaluation.num_epochs = 200
     config.evaluation.full_num_epochs = 100  # of 417 images: as good as 200, in half the time

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -54,6 +54,12 @@ def one_of(*choices: str) -> Rule:
 def are_rates(value: tuple) -> bool:
     """Whether a tuple holds one or more numbers above 0."""
     return len(value) > 0 and all(type(x) in (int, float) and 0 < x < math.inf for x in value)
+
+
+def are_words(text: str, choices: Sequence[str]) -> bool:
+    """Whether a text is one or more of some words, joined by commas, none of them twice."""
+    words = text.split(",")
+    return len(set(words)) == len(words) and set(words) <= set(choices)
 
 
 def are_words_of(*choices: str, allow_none: bool = False) -> Callable[[tuple], bool]:

@@ -51,6 +51,17 @@ def make_optimizer(
     return optax.chain(decay, trace)
 
 
+def make_adam(*, weight_decay: float) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba, ICLR 2015) of d + wd·w, before the learning rate is applied."""
+    tx = optax.chain(optax.add_decayed_weights(weight_decay), optax.scale_by_adam())
+
+    def update(updates, state, params=None):
+        with jax.numpy_dtype_promotion("standard"):  # floats are raised to the power of a count
+            return tx.update(updates, state, params)
+
+    return optax.GradientTransformation(tx.init, update)
+
+
 def init_train_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
     """State before the first step."""
     trained, _ = partition.split_statistics(params)

@@ -30,9 +30,18 @@ if __name__ == "__main__":  # run as a script, its directory is on the path inst
     sys.path[0] = str(ROOT)
 
 import ltdd_jax  # noqa: E402
-from tests.mutants import Mutant, data, distillation  # noqa: E402
+from tests.mutants import (  # noqa: E402
+    Mutant,
+    data,
+    distillation,
+    labels,
+    matching,
+    recovery,
+    teachers,
+)
 
-MUTANTS = [*data.MUTANTS, *distillation.MUTANTS]
+_PARTS = (data, distillation, labels, matching, recovery, teachers)
+MUTANTS = [mutant for part in _PARTS for mutant in part.MUTANTS]
 PAGE = ROOT / "docs" / "testing.md"
 MARK = "<!-- written by tests/mutations.py -->"
 # Where each part lies; the package may be an installed one.

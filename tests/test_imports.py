@@ -38,10 +38,19 @@ ALLOWED = {
     "literature": set(),
     "rules": set(),
     "teacher_fields": {"rules"},
+    "evaluation_fields": {"rules"},
     "family_fields": {"rules"},
     "label_fields": {"rules"},
     "fields": {
-        *("budget", "family_fields", "label_fields", "presets", "rules", "teacher_fields"),
+        *(
+            "budget",
+            "evaluation_fields",
+            "family_fields",
+            "label_fields",
+            "presets",
+            "rules",
+            "teacher_fields",
+        ),
     },
     "validation": {"fields", "presets", *_LEAVES},
     "families": {"fields", "presets", "validation"},
@@ -114,7 +123,7 @@ INSIDE = {
         *("pipeline.artefacts", "pipeline.experts", "pipeline.health", "pipeline.live"),
         *("pipeline.loop", "pipeline.run", "pipeline.teachers"),
     },
-    "pipeline.protocols": {"pipeline.run"},
+    "pipeline.protocols": {"pipeline.problem", "pipeline.run"},
     "pipeline.labels": {
         *("pipeline.artefacts", "pipeline.experts", "pipeline.protocols", "pipeline.run"),
         "pipeline.teachers",
@@ -132,8 +141,9 @@ INSIDE = {
     },
     "pipeline.evaluate": {
         *("pipeline.loop", "pipeline.problem", "pipeline.protocols", "pipeline.rows"),
-        *("pipeline.run", "pipeline.taught_rows", "pipeline.trainers"),
+        *("pipeline.run", "pipeline.taught_rows", "pipeline.trainers", "pipeline.transfer"),
     },
+    "pipeline.transfer": {"pipeline.problem", "pipeline.rows", "pipeline.run"},
     "pipeline.plan": {"pipeline.experts", "pipeline.run", "pipeline.teachers"},
     "pipeline.cost": {
         *("pipeline.distill", "pipeline.experts", "pipeline.labels", "pipeline.plan"),
@@ -159,7 +169,7 @@ INSIDE = {
 }
 # Sections of the config stop at the pipeline: below it nobody knows what a config is.
 CONFIG = {"budget", "config", "family_fields", "fields", "label_fields", "presets", "rules"}
-CONFIG |= {"teacher_fields", "validation"}
+CONFIG |= {"evaluation_fields", "teacher_fields", "validation"}
 PURE = {"data", "distill", "evaluate", "experts", "nets", "report", "runtime", "teachers"}
 # Third-party packages that one module hides from all others.
 HIDDEN = {

@@ -34,9 +34,14 @@ _SMALL = {
     "dream.training_images": 512,
     "kernel.first.num_iterations": 100,
     "kernel.second.num_iterations": 400,
+    "recovery.num_steps": 100,
+    "evaluation.blocks": ("i", "ii"),
     "evaluation.num_epochs": 200,
     "evaluation.full_num_epochs": 8,
     "evaluation.baseline_rates": (0.01, 0.03),
+    "student.num_epochs": 200,
+    "teacher.num_epochs": 20,
+    "observer.num_epochs": 20,
     "runtime.checkpoint_minutes": 5.0,
 }
 # Of the methods that need several times as long as the others.

@@ -1,6 +1,7 @@
 """Network input of images that stay on disk: on the host and inside compiled programs."""
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax
@@ -25,6 +26,7 @@ class PreprocessedImages:
     preprocessing: normalize.Preprocessing
 
     dtype = np.dtype(np.float32)
+    nbytes = 0  # of memory
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,6 +91,17 @@ class LabelRows:
     def __getitem__(self, rows: Array) -> Array:
         """float32 [B, ...] of the rows int32 [B]."""
         return self.table[self.labels[rows]]
+
+
+def for_programs(tree: Any) -> Any:
+    """The tree with what programs can take rows of in place of `PreprocessedImages`."""
+
+    def one(leaf):
+        if isinstance(leaf, PreprocessedImages):
+            return StreamedImages(leaf.preprocessing, leaf.images)
+        return leaf
+
+    return jax.tree.map(one, tree)
 
 
 def preprocess(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltdd_jax.distill import idm, image_steps, method, real_batches
+from ltdd_jax.distill import idm, image_steps, method, network_steps, real_batches
 
 _REMEDY = "lower --config.distribution_matching.image_lr"
 
@@ -62,6 +62,7 @@ def make_step(task: method.Task, ipc: int, settings: dict[str, Any]):
     def step(state, batch, *, real):
         network_key, key = jax.random.split(jax.random.fold_in(state.key, state.step))
         params = task.network.init(network_key)
+        params = network_steps.settle(task.network, params, real, batch.indices, batch.weights)
 
         def class_loss(own, label, rows, key):
             seen = task.augment_siamese(key, real[rows.indices])

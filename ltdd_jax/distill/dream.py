@@ -21,8 +21,15 @@ import numpy as np
 
 from ltdd_jax import losses, training
 from ltdd_jax.data import augment as augmentation
-from ltdd_jax.data import cutmix, mosaic
-from ltdd_jax.distill import clusters, gradient_distance, image_steps, method, real_batches
+from ltdd_jax.data import cutmix, mosaic, streamed
+from ltdd_jax.distill import (
+    clusters,
+    gradient_distance,
+    image_steps,
+    method,
+    network_steps,
+    real_batches,
+)
 from ltdd_jax.types import SyntheticSet
 
 _SECOND_ORDER = 9  # a gradient through a gradient, in forward passes
@@ -112,7 +119,8 @@ def make_start(task: method.Task, ipc: int, settings: dict[str, Any]) -> Synthet
     network_key, key = jax.random.split(task.stream("initialize"))
     cells = factor**2 * ipc
     choose = jax.jit(make_chooser(task, cells, settings["cluster_steps"]))
-    nearest = np.asarray(choose(key, task.network.init(network_key), task.images))
+    real = streamed.for_programs(task.images)
+    nearest = np.asarray(choose(key, task.network.init(network_key), real))
     counts = np.minimum(task.class_counts, cells)
     chosen = [np.resize(rows[:count], cells) for rows, count in zip(nearest, counts, strict=True)]
     # Class-major rows of images, cell-major lists of cells.
@@ -134,12 +142,13 @@ def make_chooser(task: method.Task, count: int, max_steps: int):
     N_c < k images has its own images in the first N_c columns.
     """
     rows = real_batches.pad(real_batches.list_classes(task.labels, task.num_classes))
+    size = min(_BLOCK, len(task.labels))
+    padded = np.arange(-(-len(task.labels) // size) * size, dtype=np.int32) % len(task.labels)
+    blocks = padded.reshape(-1, size)
 
     def choose(key, params, real):
-        def embed(image):
-            return task.network.embed(params, image[None])[0]
-
-        features = jax.lax.map(embed, real, batch_size=min(_BLOCK, len(task.labels)))
+        features = jax.lax.map(lambda block: task.network.embed(params, real[block]), blocks)
+        features = features.reshape(-1, features.shape[-1])
 
         def of_class(inputs):
             key, rows, present = inputs
@@ -239,23 +248,20 @@ def make_training(network, tx, settings: dict[str, Any]):
     chance, rate = settings["cutmix_chance"], settings["network_lr"]
 
     def train(key, state, batches, real, labels):
-        def body(state, inputs):
+        def body(carry, inputs):
             key, batch = inputs
             images, partners, own = cutmix.cutmix(key, real[batch.indices], chance)
             targets = labels[batch.indices]
 
-            def loss(params):
-                logits = network.apply(params, images)
+            def measure(logits):
                 entropy = own * losses.cross_entropy(logits, targets)
-                entropy += (1 - own) * losses.cross_entropy(logits, targets[partners])
-                return batch.weights @ entropy
+                return entropy + (1 - own) * losses.cross_entropy(logits, targets[partners])
 
-            gradient = jax.grad(loss)(state.params)
-            updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-            params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-            return state.replace(step=state.step + 1, params=params, opt_state=opt_state), None
+            return network_steps.descend(network, tx, rate, carry, images, batch.weights, measure)
 
         keys = jax.random.split(key, len(batches.indices))
-        return jax.lax.scan(body, state, (keys, batches))[0]
+        carry, _ = jax.lax.scan(body, (state.params, state.opt_state), (keys, batches))
+        count = len(batches.indices)
+        return training.TrainState(step=state.step + count, params=carry[0], opt_state=carry[1])
 
     return train

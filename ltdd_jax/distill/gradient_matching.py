@@ -15,7 +15,13 @@ import numpy as np
 
 from ltdd_jax import losses, training
 from ltdd_jax.data import batches as batching
-from ltdd_jax.distill import gradient_distance, image_steps, method, real_batches
+from ltdd_jax.distill import (
+    gradient_distance,
+    image_steps,
+    method,
+    network_steps,
+    real_batches,
+)
 from ltdd_jax.types import Params
 
 _SECOND_ORDER = 9  # a gradient through a gradient, in forward passes
@@ -97,6 +103,7 @@ def make_step(task: method.Task, ipc: int, settings: dict[str, Any]):
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         place = state.step % outer
         params = jax.lax.cond(place == 0, lambda: task.network.init(keys[0]), lambda: state.params)
+        params = network_steps.settle(task.network, params, real, batch.indices, batch.weights)
 
         def class_loss(own, label, rows, key):
             seen = augment(key, real[rows.indices])
@@ -125,13 +132,16 @@ def _make_training(task, ipc, settings):
     tx = training.make_optimizer(momentum=0.0, weight_decay=0.0)
 
     def loss(params, images, label_logits, weights):
-        return weights @ losses.soft_cross_entropy(task.network.apply(params, images), label_logits)
+        logits, params = task.network.train(params, images, weights)
+        return weights @ losses.soft_cross_entropy(logits, label_logits), params
 
     def draw_batches(key, epoch):
         return batching.shuffle_epoch(key, rows, settings["training_batch_size"])
 
     augment = task.augment if settings["augmented"] else _keep
-    run_epoch = training.make_epoch(loss, tx, draw_batches=draw_batches, augment=augment)
+    run_epoch = training.make_epoch(
+        loss, tx, draw_batches=draw_batches, augment=augment, has_aux=True
+    )
 
     def train(key, params, synthetic):
         data = synthetic.images, synthetic.label_logits

@@ -16,7 +16,7 @@ import optax
 
 from ltdd_jax import losses, training
 from ltdd_jax.data import mosaic
-from ltdd_jax.distill import image_steps, method, real_batches
+from ltdd_jax.distill import image_steps, method, network_steps, real_batches
 from ltdd_jax.types import Params
 
 _SECTION = "distribution_matching"
@@ -170,7 +170,7 @@ def init_state(key, synthetic, network, tx, settings) -> State:
     params = jax.lax.map(network.init, keys)  # the places that are free hold some network too
     queue = Queue(
         params=params,
-        opt_state=jax.vmap(tx.init)(params),
+        opt_state=jax.vmap(lambda x: network_steps.init_optimizer(tx, x))(params),
         appended=jnp.asarray(min(settings["initial_networks"], size), jnp.int32),
         hits=jnp.zeros(size),
         seen=jnp.zeros(size),
@@ -220,7 +220,7 @@ def _renew(state, network, tx, key, settings):
 
     def append(queue):
         params = network.init(key)
-        return queue.append(params, tx.init(params))
+        return queue.append(params, network_steps.init_optimizer(tx, params))
 
     is_due = state.step % settings["queue_interval"] == 0
     queue = jax.lax.cond(is_due, append, lambda queue: queue, state.queue)
@@ -265,19 +265,20 @@ def make_training(network, tx, rate: float):
 
     def train(queue, place, batches, real, labels):
         def body(carry, batch):
-            params, opt_state = carry
-
-            def loss(params):
-                logits = network.apply(params, real[batch.indices])
-                return batch.weights @ losses.cross_entropy(logits, labels[batch.indices]), logits
-
-            gradient, logits = jax.grad(loss, has_aux=True)(params)
-            updates, opt_state = tx.update(gradient, opt_state, params)
-            params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
-            is_hit = jnp.argmax(logits, axis=-1) == labels[batch.indices]
+            targets = labels[batch.indices]
+            carry, logits = network_steps.descend(
+                network,
+                tx,
+                rate,
+                carry,
+                real[batch.indices],
+                batch.weights,
+                lambda logits: losses.cross_entropy(logits, targets),
+            )
+            is_hit = jnp.argmax(logits, axis=-1) == targets
             counted = batch.weights > 0
             counts = (is_hit & counted).sum(), counted.sum()
-            return (params, opt_state), jax.tree.map(jnp.float32, counts)
+            return carry, jax.tree.map(jnp.float32, counts)
 
         carry, (hits, seen) = jax.lax.scan(body, queue.get(place), batches)
         queue = queue.put(place, *carry)

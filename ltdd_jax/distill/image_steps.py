@@ -153,4 +153,5 @@ def estimate_bytes(task: Task, rows: int, ipc: int) -> int:
     """Memory of a step that differentiates through `rows` images, beside data and set."""
     sizes, pixels = task.network.sizes, int(np.prod(task.image_shape))
     images = 6 * 4 * ipc * task.num_classes * pixels
-    return sizes.training_bytes(rows) + images + task.images.nbytes
+    held = task.images.nbytes if isinstance(task.images, np.ndarray) else 0  # or on disk
+    return sizes.training_bytes(rows) + images + held

@@ -101,7 +101,7 @@ def select_start(task: method.Task, ipc: int) -> np.ndarray:
 def ask_teachers(task: method.Task) -> np.ndarray:
     """Mean logits of the teachers for all real images as they are, float32 [N, K]."""
     count = len(task.labels)
-    mean: Any = 0.0
+    mean = np.zeros((count, task.num_classes), np.float32)
     teachers = task.teachers("teacher")
     for one in teachers:
         apply = jax.jit(one.network.apply)
@@ -109,7 +109,7 @@ def ask_teachers(task: method.Task) -> np.ndarray:
             method.predict_in_blocks(apply, one.params, task.images[i : i + _ASKED_AT_ONCE])
             for i in range(0, count, _ASKED_AT_ONCE)
         ]
-        mean = mean + np.concatenate(parts) / len(teachers)
+        mean += np.concatenate(parts) / np.float32(len(teachers))
     return mean
 
 

@@ -1,6 +1,7 @@
 """Which real images an iteration sees: drawn on the host from the iteration alone.
 
-Only row numbers are drawn; the images themselves are a constant of the method on the device.
+Only row numbers are drawn; the images themselves are a constant of the method on the device, or
+on disk where they do not fit.
 Shapes never change: a class with fewer images than asked for gives what it has, and the padding
 has weight 0.
 """

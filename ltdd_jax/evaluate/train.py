@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,23 @@ def drop_epoch(num_epochs: int) -> int:
     return num_epochs // 2 + 2
 
 
+def warm_up_rates(highest: float, num_epochs: int) -> np.ndarray:
+    """The released program's alternative, for Adam: a linear rise, then a cosine down to 0.
+
+    Args:
+      highest: learning rate after half of the epochs.
+      num_epochs: nominal number E.
+
+    Returns:
+      float32 [E + 1], epochs 0..E inclusive.
+    """
+    rise = max(1, num_epochs // 2)
+    up = np.arange(1, rise + 1) / rise
+    length = num_epochs + 1 - rise
+    down = (1 + np.cos(np.pi * np.arange(length) / length)) / 2
+    return (highest * np.concatenate([up, down])).astype(np.float32)
+
+
 def make_evaluator(
     network: Network,
     augment: AugmentFn,
@@ -63,6 +81,7 @@ def make_evaluator(
     momentum: float,
     weight_decay: float,
     data_per_network: bool = False,
+    adam: bool = False,
     lanes: int | None = None,
     spread: Callable = lambda function, in_axes: function,
 ) -> Evaluator:
@@ -80,13 +99,15 @@ def make_evaluator(
       momentum: of SGD.
       weight_decay: of SGD.
       data_per_network: the data have a leading axis E, one set for each network.
+      adam: Adam in place of SGD, whose momentum is not read and which never starts anew.
       lanes: networks trained at once, see `training.vectorize`.
       spread: (function over E networks, in_axes) -> the same function, over several devices.
 
     Returns:
       The functions; data = (images [N, H, W, C], label logits [N, K]).
     """
-    tx = training.make_optimizer(momentum=momentum, weight_decay=weight_decay)
+    make = training.make_adam if adam else partial(training.make_optimizer, momentum=momentum)
+    tx = make(weight_decay=weight_decay)
 
     def draw_batches(key, epoch):
         return batching.shuffle_epoch(jax.random.fold_in(key, epoch), num_rows, batch_size)
@@ -98,7 +119,6 @@ def make_evaluator(
     run_epoch = training.make_epoch(
         loss_fn, tx, draw_batches=draw_batches, augment=augment, has_aux=True
     )
-    drop = drop_epoch(num_epochs)
 
     def init(key):
         return training.init_train_state(network.init(jax.random.fold_in(key, 0)), tx)
@@ -106,8 +126,8 @@ def make_evaluator(
     def run_epochs(key, epochs, state, data, rates):
         def body(state, inputs):
             epoch, rate = inputs
-            keep = jnp.where(epoch == drop, 0.0, 1.0)
-            state = state.replace(opt_state=jax.tree.map(lambda v: keep * v, state.opt_state))
+            if not adam:
+                state = _restart(state, epoch == drop_epoch(num_epochs))
             return run_epoch(jax.random.fold_in(key, 1), epoch, state, {}, data, rate)
 
         return jax.lax.scan(body, state, (epochs, rates))
@@ -122,6 +142,12 @@ def make_evaluator(
         run_epochs=spread(training.vectorize(run_epochs, axes, lanes), axes),
         predict=spread(jax.vmap(predict, in_axes=(0, None)), (0, None)),
     )
+
+
+def _restart(state, is_due):
+    """The state with the momentum at 0 if that is due."""
+    keep = jnp.where(is_due, 0.0, 1.0)
+    return state.replace(opt_state=jax.tree.map(lambda v: keep * v, state.opt_state))
 
 
 def predict_in_blocks(predict: Callable, images: np.ndarray) -> np.ndarray:

@@ -36,10 +36,10 @@ def export_dataset(
     """Writes a distilled set for another library; the folder appears complete or not at all.
 
     Every format holds the pixels, the classes, the soft labels, the images as a network is trained
-    on them (float32, whitened; pixels are rounded and cut), the whitening as tensors, and a
-    README.md with the code that loads them. Where images hold several pictures each, these are
-    written as images of their own, as a network is trained on them. Where a teacher has labelled
-    augmented views, views.npz has these views with their labels, in place of the teacher.
+    on them (float32, whitened; pixels are rounded and cut), the whitening as tensors, a teacher's
+    labels of augmented views if the set has them, and a README.md with the code that loads all
+    that. Where images hold several pictures each, these are
+    written as images of their own, as a network is trained on them.
 
     Args:
       dataset: from `load_dataset` or `distill_dataset`.
@@ -93,8 +93,9 @@ def _write_whole(writer: ModuleType, dataset: DistilledDataset, folder: pathlib.
     try:
         temporary.chmod(0o777 & ~_umask())  # mkdtemp keeps others out
         writer.write(dataset, temporary)
-        card.write_views(dataset, temporary)
         text = card.render(dataset, writer)
+        if dataset.views is not None:
+            text += importlib.import_module(f"{__name__}.views").write(dataset, temporary)
         (temporary / "README.md").write_text(text, encoding="utf-8")
         if folder.exists():
             folder.rmdir()

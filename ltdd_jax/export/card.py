@@ -42,26 +42,9 @@ of {learning_rate:.4g}, for which they were distilled. Give test pictures to the
 `whiten(pixels)` differs from `images` by {difference:.2g} (root mean square; that of the images
 themselves is {size:.2g}): look at `pixels`, train on `images`.
 
-{views}- network: {network}
+- network: {network}
 - augmentation: {augmentation}
 - classes, in the order of the labels: {classes}
-"""
-
-_VIEWS = """\
-## Labels of views
-
-The accuracy of this set was measured with a teacher's labels of {count} augmented views, not with
-`soft_labels`. `views.npz` has them with the pictures they belong to, so that neither the teacher nor
-its augmentation is needed: in epoch e train on
-
-```python
-views = np.load("views.npz")
-view_images = views["images"]  # {dtype} [V, S, H, W, C], network input
-view_logits = views["logits"]  # [V, S, K], what a network should answer: view e % V in epoch e
-```
-
-without further augmentation.
-
 """
 
 
@@ -90,18 +73,6 @@ def write_numbers(dataset: DistilledDataset, folder: pathlib.Path) -> None:
     (folder / "info.json").write_text(text + "\n", encoding="utf-8")
 
 
-def write_views(dataset: DistilledDataset, folder: pathlib.Path) -> None:
-    """Writes views.npz, if the set has stored views: every view as it is seen, and its labels.
-
-    The pictures are those of `dataset.images`, float16, in the order of the set.
-    """
-    if dataset.views is None:
-        return
-    made = [dataset.views.make(dataset.images, v) for v in range(len(dataset.views.logits))]
-    images = np.stack([np.asarray(view, np.float16) for view in made])
-    np.savez(folder / "views.npz", images=images, logits=dataset.views.logits)
-
-
 def render(dataset: DistilledDataset, writer: ModuleType) -> str:
     """README.md of a format.
 
@@ -113,9 +84,7 @@ def render(dataset: DistilledDataset, writer: ModuleType) -> str:
     library = getattr(writer, "LIBRARY", "numpy")
     count, height, width, channels = dataset.pixels.shape
     lost = dataset.whiten(dataset.pixels) - dataset.images
-    views = "" if dataset.views is None else len(dataset.views.logits)
     return _README.format(
-        views=_VIEWS.format(count=views, dtype="float16") if views else "",
         head=getattr(writer, "HEAD", ""),
         count=count,
         num_classes=dataset.num_classes,

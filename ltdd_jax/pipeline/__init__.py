@@ -14,7 +14,7 @@ from ltdd_jax import config as configs
 from ltdd_jax.data.sources import ImageSet, fingerprint
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import claims, labels, live, plan
+from ltdd_jax.pipeline import claims, labels, live, plan, transfer
 from ltdd_jax.pipeline.cost import Cost, estimate_cost, measure_speed
 from ltdd_jax.pipeline.distill import identify, make_method, run_distill
 from ltdd_jax.pipeline.evaluate import run_evaluate
@@ -88,6 +88,7 @@ def run(
         config, (train, test) = _prepare(config, sets, keep, stop)
         workspace = Workspace(config, workdir, set_name)
         network = make_network(config, train)  # a mistake found here leaves no trace
+        transfer.check_networks(config, train)
         lasting = processes.is_first() and not dry_run
         with workspace.hold() if lasting else contextlib.nullcontext():
             if lasting:  # before anything expensive happens

@@ -11,7 +11,7 @@ import numpy as np
 
 from ltdd_jax import config as configs
 from ltdd_jax import families, training
-from ltdd_jax.data import augment, normalize
+from ltdd_jax.data import augment, normalize, streamed
 from ltdd_jax.distill import Method, Task
 from ltdd_jax.distill import step as steps
 from ltdd_jax.pipeline import artefacts, experts, health, live, loop, teachers
@@ -161,7 +161,7 @@ def _optimise(run, method, checkpoints, state, window, done):
     devices = _make_mesh(run)
     run_block = jax.jit(functools.partial(_run_block, method.step), donate_argnums=0)
     state = mesh.place(state, devices, split=False)
-    constants = mesh.place(dict(method.constants()), devices, split=False)
+    constants = mesh.place(streamed.for_programs(dict(method.constants())), devices, split=False)
     cadence = loop.Cadence(runtime, runtime.checkpoint_steps, done)
     keep = run.config.distill.keep_steps
     with (

@@ -7,7 +7,7 @@ import numpy as np
 from ltdd_jax import config as configs
 from ltdd_jax.data import disk_images, long_tail
 from ltdd_jax.evaluate import metrics, ranking
-from ltdd_jax.pipeline import loop, protocols, taught_rows
+from ltdd_jax.pipeline import loop, protocols, taught_rows, transfer
 from ltdd_jax.pipeline import problem as problem_of
 from ltdd_jax.pipeline import rows as rows_of
 from ltdd_jax.pipeline.rows import Row
@@ -55,15 +55,16 @@ def run_evaluate(run: Run) -> tuple[dict[str, dict[str, Any]], list[list[int]] |
 
 def _make_rows(run):
     """The rows of the blocks that are asked for."""
-    make = {"i": rows_of.make_rows, "ii": taught_rows.make_rows}
-    return [
-        row for block in make if block in run.config.evaluation.blocks for row in make[block](run)
-    ]
+    blocks = run.config.evaluation.blocks
+    common = rows_of.make_rows(run) if "i" in blocks else []
+    taught = taught_rows.make_rows(run) if "ii" in blocks else []
+    return [*common, *transfer.make_rows(run, common), *taught]
 
 
 def identify(run: Run, row: Row, rate: float | None) -> dict[str, Any]:
     """What makes the result of a row what it is."""
     made_by = protocols.list_fields(row.block, rate_is_given=rate is not None)
+    elsewhere = {"network": row.network, "protocol": row.protocol} if row.is_transferred else {}
     return configs.identity(run.config, made_by) | {
         "data_fingerprint": run.problem.fingerprint,
         "row": {
@@ -71,6 +72,7 @@ def identify(run: Run, row: Row, rate: float | None) -> dict[str, Any]:
             "made_of": row.made_of,
             "num_epochs": row.num_epochs,
             "rate": rate,
+            **elsewhere,
         },
     }
 
@@ -138,13 +140,17 @@ def _summarize(run, row, found):
         "images_stored": row.num_stored or row.num_rows,
         "images_seen": row.num_rows,
         "augmentation": protocols.describe_augmentation(run, row.block),
-        "student": _describe_student(run),
+        "student": _describe_student(run, row),
+        "network": row.network or run.config.net.name,
+        "protocol": row.protocol,
         "seeds": run.config.evaluation.num_seeds,
         "selection": "final iterate",
     }
 
 
-def _describe_student(run):
+def _describe_student(run, row):
+    if row.network:
+        return f"{row.network} of its published size"
     net = run.config.net
     sizes = [
         f"{name} {net[name]}" for name in problem_of.network_options(run.config) if name in net

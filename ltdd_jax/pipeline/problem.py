@@ -192,8 +192,13 @@ def load_problem(
     )
 
 
-def make_network(config: ConfigDict, train: sources.ImageSet) -> nets.Network:
+def make_network(config: ConfigDict, train: sources.ImageSet, name: str = "") -> nets.Network:
     """The network for the training images.
+
+    Args:
+      config: validated.
+      train: real training images.
+      name: of another network than that of the config, in its published size.
 
     Raises:
       UserError: images too small for the network, or a network that fits no images.
@@ -201,13 +206,16 @@ def make_network(config: ConfigDict, train: sources.ImageSet) -> nets.Network:
 
     def build(image_shape):
         return nets.build(
-            config.net.name,
+            name or config.net.name,
             image_shape=image_shape,
             num_classes=train.num_classes,
             dtype="bfloat16" if config.runtime.precision == "bfloat16" else "float32",
-            **network_options(config),
+            **network_options(config, name),
         )
 
+    said = (
+        f"--config.evaluation.networks={name}" if name else f"--config.net.name={config.net.name}"
+    )
     kinds = (ValueError, ZeroDivisionError, TypeError)  # Flax and XLA raise any of these
     try:
         return build(train.images.shape[1:])
@@ -216,26 +224,29 @@ def make_network(config: ConfigDict, train: sources.ImageSet) -> nets.Network:
             build((_LARGE, _LARGE, train.images.shape[3]))
         except kinds:
             raise UserError(
-                f"--config.net.name={config.net.name} cannot be built "
+                f"{said} cannot be built "
                 f"({str(error).strip().splitlines()[0]}); CONTRIBUTING.md says what a network needs"
             ) from error
-        depth = f" of --config.net.depth={config.net.depth}" if config.net.name == "convnet" else ""
+        has_depth = not name and config.net.name == "convnet"
+        depth = f" of --config.net.depth={config.net.depth}" if has_depth else ""
         raise UserError(
-            f"--config.net.name={config.net.name}{depth} does not fit images of "
+            f"{said}{depth} does not fit images of "
             f"{train.images.shape[1]} x {train.images.shape[2]} pixels "
             f"({str(error).strip().splitlines()[0]}); use another network, a smaller depth or "
             "larger images"
         ) from error
 
 
-def network_options(config: ConfigDict) -> dict:
-    """Settings that the network takes, beside the shapes of the data."""
+def network_options(config: ConfigDict, name: str = "") -> dict:
+    """Settings that the network takes, beside the shapes of the data; another one has its own."""
     options = {
         "form": config.runtime.convolution,
         "width": config.net.width,
         "depth": config.net.depth,
     }
-    return {k: v for k, v in options.items() if k in nets.list_options(config.net.name)}
+    if name:
+        options = {"form": config.runtime.convolution}
+    return {k: v for k, v in options.items() if k in nets.list_options(name or config.net.name)}
 
 
 def _load_preprocessing(path, whiten):

@@ -10,6 +10,7 @@ from ltdd_jax.data import augment, views
 from ltdd_jax.evaluate import student
 from ltdd_jax.evaluate import train as evaluation
 from ltdd_jax.nets import Network
+from ltdd_jax.pipeline import problem as problem_of
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.runtime import mesh
 
@@ -64,6 +65,17 @@ def choose_batch_size(run: Run, block: str) -> int:
     return run.config.student.batch_size if block == "ii" else run.config.evaluation.batch_size
 
 
+def find_network(run: Run, name: str) -> Network:
+    """The network of the config, or the one called `name`.
+
+    Raises:
+      UserError: it does not fit the images.
+    """
+    if not name:
+        return run.problem.network
+    return problem_of.make_network(run.config, run.problem.train, name)
+
+
 def make_recipe(run: Run) -> views.Recipe:
     """How the views of block (ii) are drawn."""
     settings = run.config.student
@@ -85,7 +97,14 @@ def describe_augmentation(run: Run, block: str) -> str:
 
 
 def make_common(
-    run: Run, devices: Any, *, num_rows: int, num_epochs: int, per_network: bool
+    run: Run,
+    devices: Any,
+    *,
+    num_rows: int,
+    num_epochs: int,
+    per_network: bool,
+    network: str = "",
+    optimizer: str = "sgd",
 ) -> Protocol:
     """The protocol of block (i): that of trajectory matching.
 
@@ -95,24 +114,29 @@ def make_common(
       num_rows: images of the training set.
       num_epochs: nominal number.
       per_network: whether every network has data of its own.
+      network: another network than that of the config.
+      optimizer: "sgd" or "adam".
     """
-    settings, problem = run.config.evaluation, run.problem
+    settings, adam = run.config.evaluation, optimizer == "adam"
+    own = find_network(run, network)
+    schedule = evaluation.warm_up_rates if adam else evaluation.learning_rates
     evaluator = evaluation.make_evaluator(
-        problem.network,
-        problem.augment,
+        own,
+        run.problem.augment,
         num_rows=num_rows,
         num_epochs=num_epochs,
         batch_size=settings.batch_size,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         data_per_network=per_network,
-        lanes=_choose_lanes(run, min(settings.batch_size, num_rows)),
+        adam=adam,
+        lanes=mesh.choose_lanes(min(settings.batch_size, num_rows) * own.sizes.largest_map),
         spread=lambda function, axes: mesh.spread(function, axes, devices),
     )
     return Protocol(
         evaluator=evaluator,
         num_epochs=count_epochs("i", num_epochs),
-        schedule=lambda rate: evaluation.learning_rates(rate, num_epochs),
+        schedule=lambda rate: schedule(rate, num_epochs),
         has_shared=False,
         remedy="real images take theirs from --config.evaluation.baseline_rates, a distilled set "
         "the one it has learned from --config.trajectory.initial_step_size on",
@@ -148,7 +172,9 @@ def make_taught(
         protocol,
         num_rows=num_rows,
         num_views=num_views,
-        lanes=_choose_lanes(run, min(settings.batch_size, num_rows)),
+        lanes=mesh.choose_lanes(
+            min(settings.batch_size, num_rows) * run.problem.network.sizes.largest_map
+        ),
         spread=lambda function, axes: mesh.spread(function, axes, devices),
     )
     return Protocol(
@@ -158,7 +184,3 @@ def make_taught(
         has_shared=True,
         remedy="students take theirs from --config.student.learning_rates",
     )
-
-
-def _choose_lanes(run, batch_size):
-    return mesh.choose_lanes(batch_size * run.problem.network.sizes.largest_map)

@@ -53,6 +53,8 @@ class Row:
       stored_bytes: of "images", "labels" and "teacher".
       num_views: stored views of each image.
       find_teachers: () -> networks that are asked live.
+      network: another network than that of the config, in its published size.
+      protocol: of block (i), "sgd" or "adam".
     """
 
     name: str
@@ -72,11 +74,18 @@ class Row:
     stored_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     num_views: int = 0
     find_teachers: Callable[[], tuple[Network, ...]] = tuple
+    network: str = ""
+    protocol: str = "sgd"
 
     def key(self, seed: int) -> jax.Array:
         """Root of the random numbers of this row: from its name, not from its place."""
         root = prng.stream_key(seed, "evaluate")
         return jax.random.fold_in(root, zlib.crc32(self.name.encode()))
+
+    @property
+    def is_transferred(self) -> bool:
+        """Whether it is trained in another way than the rows of its block."""
+        return bool(self.network) or self.protocol != "sgd"
 
     def select(self, data: Data, networks: Sequence[int]) -> Data:
         """The data of some of the networks, as if these were all."""
@@ -223,12 +232,9 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
     def all_real(rows):
         if isinstance(problem.train_images, np.ndarray):
             return real(rows)
-        images = problem.train.images.take(rows)
         table = losses.hard_label_logits(np.arange(num_classes), num_classes)
-        return (
-            streamed.StreamedImages(problem.preprocessing, images),
-            streamed.LabelRows(table, labels[rows]),
-        )
+        images = streamed.for_programs(problem.train_images.take(rows))
+        return images, streamed.LabelRows(table, labels[rows])
 
     everything = np.arange(len(labels))
     full_epochs = settings.full_num_epochs or settings.num_epochs

@@ -44,20 +44,21 @@ class Trainers:
         self._run = run
         self.devices = mesh.make_mesh(run.config.evaluation.num_seeds)
         self._made: dict[tuple, _Trainer] = {}
-        self._init: dict[str, Callable] = {}
-        self._predict: dict[str, Callable] = {}
+        self._init: dict[tuple, Callable] = {}
+        self._predict: dict[tuple, Callable] = {}
 
     def get(self, row: Row, num_epochs: int = 0):
         """The trainer of a row; `num_epochs` 0 is the row's."""
         num_epochs = num_epochs or row.num_epochs
-        shape = (row.block, row.num_rows, num_epochs, row.per_network, row.num_views)
+        kind = _name_kind(row)
+        shape = (*kind, row.num_rows, num_epochs, row.per_network, row.num_views)
         if shape not in self._made:
             trainer = _Trainer(self._run, self.devices, self._make(row, num_epochs), row)
             evaluator = trainer.protocol.evaluator
             # The same for every shape.
-            self._init.setdefault(row.block, jax.jit(evaluator.init))
-            self._predict.setdefault(row.block, jax.jit(evaluator.predict))
-            trainer.init = self._init[row.block]
+            self._init.setdefault(kind, jax.jit(evaluator.init))
+            self._predict.setdefault(kind, jax.jit(evaluator.predict))
+            trainer.init = self._init[kind]
             self._made[shape] = trainer
         return self._made[shape]
 
@@ -65,7 +66,12 @@ class Trainers:
         sizes = {"num_rows": row.num_rows, "num_epochs": num_epochs}
         if row.block == "i":
             return protocols.make_common(
-                self._run, self.devices, per_network=row.per_network, **sizes
+                self._run,
+                self.devices,
+                per_network=row.per_network,
+                network=row.network,
+                optimizer=row.protocol,
+                **sizes,
             )
         return protocols.make_taught(
             self._run, self.devices, row.find_teachers(), num_views=row.num_views, **sizes
@@ -74,7 +80,7 @@ class Trainers:
     def predict(self, row: Row, state, images: np.ndarray) -> np.ndarray:
         """Classes int32 [E, N] of images [N, H, W, C], in blocks of one shape."""
         found = evaluation.predict_in_blocks(
-            lambda block: mesh.fetch(self._predict[row.block](state, block)), images
+            lambda block: mesh.fetch(self._predict[_name_kind(row)](state, block)), images
         )
         return found[: self._run.config.evaluation.num_seeds]
 
@@ -154,6 +160,11 @@ class _Trainer:
             return own
         shared = jax.tree.map(jnp.asarray, shared)
         return own, mesh.place(shared, self._devices, split=False)
+
+
+def _name_kind(row):
+    """What the rows have in common whose networks start and predict alike."""
+    return row.block, row.network, row.protocol
 
 
 def _run_piece(evaluator, keys, epochs, state, data, rates, active):

@@ -26,18 +26,29 @@ HEADER = (
     "bytes of labels",
     "bytes of teacher",
 )
-_CURVE = "iteration_"
+_CURVE, _TRANSFERRED = "iteration_", "@"
+WAYS = ("network", "optimiser", "distilled set", "random real images")
 
 Rows = Mapping[str, Mapping[str, Any]]
 
 
 def list_blocks(report: Mapping[str, Any]) -> dict[str, Rows]:
-    """Block -> the rows that are compared in it, by name, without points of a curve."""
+    """Block -> the rows that are compared in it, by name, without curve and other networks."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for name, row in report["results"].items():
-        if not name.startswith(_CURVE):
+        if not name.startswith(_CURVE) and _TRANSFERRED not in name:
             found.setdefault(row.get("block", "i"), {})[name] = row
     return {block: found[block] for block in TITLES if block in found}
+
+
+def list_ways(report: Mapping[str, Any]) -> list[tuple[str, str, Rows]]:
+    """(network, optimiser, rows by the name they have in block (i)) of every further training."""
+    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for name, row in report["results"].items():
+        base, mark, _ = name.partition(_TRANSFERRED)
+        if mark:
+            found.setdefault((row["network"], row["protocol"]), {})[base] = row
+    return [(*way, rows) for way, rows in found.items()]
 
 
 def describe_rows(rows: Rows) -> list[list[str]]:

@@ -56,6 +56,7 @@ def render_page(report: Mapping[str, Any], material: Material) -> str:
     drawn = {
         "results": ("Results", _draw_results(report, "i")),
         "taught": (blocks.TITLES["ii"], _draw_results(report, "ii")),
+        "networks": ("Other networks", _draw_ways(report)),
         "classes": ("Classes", sections.draw_classes(report, order)),
         "images": ("Distilled images", sections.draw_images(report, material.pictures, order)),
         "confusion": ("Confusions", sections.draw_confusions(report, material.confusion, order)),
@@ -149,6 +150,18 @@ def _draw_results(report, block):
         table = markup.table(blocks.HEADER, origins, caption=caption, css="settings")
         parts.append(markup.fold("Where these rows come from", table))
     return parts
+
+
+def _draw_ways(report):
+    """The table of other networks and optimisers."""
+    body = text.describe_ways(report)
+    if not body:
+        return []
+    caption = (
+        "Top-1 accuracy in %, mean ± standard deviation, of other networks and optimisers trained "
+        "on the same sets, as in block (i). Nothing was tuned for them."
+    )
+    return [markup.table(blocks.WAYS, body, caption=caption)]
 
 
 def _draw_use(report, material):

@@ -91,6 +91,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
             "chosen on the test set.",
             "",
             *(line for block, rows in found.items() for line in _block(report, block, rows)),
+            *_ways(report),
             *_curve(report),
             *_experts(report),
             describe_settings(report),
@@ -184,6 +185,19 @@ def describe_best(report: Mapping[str, Any]) -> str:
         f"Best on the test set, as the literature reports it and not to be compared with the final "
         f"set: {best['mean']:.1f} ± {best['std']:.1f} ({best['row']})."
     )
+
+
+def describe_ways(report: Mapping[str, Any]) -> list[list[str]]:
+    """A line below `blocks.WAYS` for every other network and optimiser."""
+    return [
+        [network, optimiser, *(format_mean(rows[name]) for name in ("distilled", "random_real"))]
+        for network, optimiser, rows in blocks.list_ways(report)
+    ]
+
+
+def _ways(report):
+    lines = describe_ways(report)
+    return [*_table(blocks.WAYS, lines), ""] if lines else []
 
 
 def _experts(report):

@@ -122,6 +122,8 @@ def _collect(job: Job, report: Mapping[str, Any], find: Find) -> list[Line]:
     )  # fmt: skip
     lines = []
     for row, summary in results.items():
+        if "@" in row:  # on another network: the report of the cell has these
+            continue
         block = summary.get("block", SECOND if row.startswith(_PREFIX) else FIRST)
         kind = row.removeprefix(_PREFIX)
         is_set = kind not in (RANDOM, RANDOM_SOFT, FULL)

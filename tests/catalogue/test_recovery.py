@@ -25,6 +25,26 @@ KINDS = {
 }
 
 
+# Networks, recipe, epochs, rate; EDC's rate and networks are ours.
+OBSERVERS = {
+    ("sre2l", "cifar100"): (("resnet18_bn",), "plain", 200, 0.1),
+    ("edc", "cifar10"): (("resnet18_bn", "convnet_bn", "vgg11_bn", "alexnet_bn"), "plain", 5, 0.05),
+    ("rldd", "cifar10"): (("resnet32_bn",), "glmc", 200, 0.01),
+    ("rldd", "cifar100"): (("resnet32_bn",), "glmc", 200, 0.01),
+    ("rldd", "tiny_imagenet"): (("resnet18_bn",), "glmc", 200, 0.01),
+}
+
+
+@pytest.mark.parametrize(("name", "source"), list(OBSERVERS))
+def test_observers(name, source):
+    """Breaks when the observers of one method are those of another."""
+    found = lay_over(name, source, 10).observer
+    expected = OBSERVERS[name, source]
+    assert (found.nets, found.recipe, found.num_epochs, found.learning_rate) == expected
+    assert (found.momentum, found.schedule) == (0.9, "cosine")
+    assert found.weight_decay == (5e-3 if name == "rldd" else 5e-4)
+
+
 def lay_over(name, source, ipc):
     config = configs.base_config()
     config.data.source, config.distill.ipc = source, ipc

@@ -265,3 +265,23 @@ def test_second_call_compiles_nothing():
     run = jax.jit(chex.assert_max_traces(augment.make_augment("_".join(augment.OPS)), n=1))
     for seed in range(3):
         run(jax.random.key(seed), _images())
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_crop_and_flip_shift_and_mirror_if_allowed(mirror):
+    """Breaks when digits are mirrored, shifts go too far, or all images move alike."""
+    image = np.random.default_rng(0).normal(size=(1, 16, 12, 2)).astype(np.float32)
+    many = np.repeat(image, 200, axis=0)
+    out = np.asarray(jax.jit(augment.make_crop_flip(mirror=mirror))(jax.random.key(0), many))
+    padded = np.pad(image[0], ((2, 2), (2, 2), (0, 0)))
+    known = {
+        (row, col, side): padded[2 + row : 18 + row, 2 + col : 14 + col][:, ::side]
+        for row in range(-2, 3)
+        for col in range(-2, 3)
+        for side in (1, -1)
+    }
+    seen = [[name for name, x in known.items() if np.array_equal(x, one)] for one in out]
+    assert all(len(names) == 1 for names in seen)
+    names = {names[0] for names in seen}
+    assert len(names) > (40 if mirror else 20)
+    assert {side for *_, side in names} == ({1, -1} if mirror else {1})

@@ -227,14 +227,31 @@ def test_streamed_pictures_are_grey_oblong_or_resized(top, tmp_path):
     np.testing.assert_array_equal(found[:], load_both(top, image_size=5)["train"].images)
 
 
+def test_an_archive_in_any_order_is_streamed(tmp_path):
+    """Breaks when places in the archive and places in the set are mixed up: here a cycle."""
+    archive = tmp_path / "pets.tar"
+    names = ("dog/b", "cat/a", "dog/a", "cat/b")
+    with tarfile.open(archive, "w") as tar:
+        for split in ("test", "train"):
+            for number, name in enumerate(names):
+                path = tmp_path / "one.png"
+                _write(path, (40 * number, 0, 0))
+                tar.add(path, f"{split}/{name}.png")
+    for memory in ("load", "stream"):
+        train = load_both(archive, memory=memory, cache=str(tmp_path / "cache"))["train"]
+        assert train.images[:][:, 0, 0, 0].tolist() == [40, 120, 80, 0]
+
+
 def test_a_changed_picture_is_decoded_again(top, tmp_path):
-    """Breaks when the pixels of yesterday's pictures are trained on."""
-    assert _stream(top, tmp_path)["train"].images[0][0, 0].tolist() == list(_RED)
-    path = top / "train" / "cat" / "x.PNG"
-    changed = path.stat().st_mtime_ns
+    """Of equal size; breaks when the pixels of yesterday's pictures are trained on."""
+    path = top / "train" / "dog" / "a.bmp"
+    _write(path, _RED)
+    assert _stream(top, tmp_path)["train"].images[1][0, 0].tolist() == list(_RED)
+    before = path.stat()
     _write(path, _BLUE)
-    os.utime(path, ns=(changed + 1, changed + 1))
-    assert _stream(top, tmp_path)["train"].images[0][0, 0].tolist() == list(_BLUE)
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_mtime_ns + 1, before.st_mtime_ns + 1))
+    assert _stream(top, tmp_path)["train"].images[1][0, 0].tolist() == list(_BLUE)
 
 
 def test_streaming_refuses_the_same_pictures(top, tmp_path):

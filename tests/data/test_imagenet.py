@@ -2,6 +2,7 @@
 
 import pathlib
 import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -123,6 +124,18 @@ def test_a_zip_file_is_not_trusted(tiny):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"n01_0.JPEG"):
             sources.load_source("tiny_imagenet", "train", path=str(path))
+    zeros = zipfile.ZipInfo("tiny-imagenet-200/train/n01/images/n01_8.JPEG")
+    zeros.compress_type = zipfile.ZIP_DEFLATED
+    path.write_bytes(content)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(zeros, bytes(2**25))
+    size = (2**25).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(size, (10).to_bytes(4, "little")))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"n01_8.JPEG"):
+        sources.load_source("tiny_imagenet", "train", path=str(path))
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"no readable directory, tar or zip file"):
         sources.load_source("tiny_imagenet", "train", path=str(path))
@@ -196,7 +209,8 @@ def prepared(tmp_path_factory):
             rows = [(name, f, v) for f, (name, v) in VAL.items()]
         for number, (name, file, value) in enumerate(rows):
             image = Image.new("RGB", (9 + number, 12), (value, 0, 0))
-            yield number, {"image": image, "file_name": f"{file}.JPEG", "label": name}
+            label = -1 if split == "test" else name  # unknown
+            yield number, {"image": image, "file_name": f"{file}.JPEG", "label": label}
 
     class Builder(tfds.core.GeneratorBasedBuilder):
         name = "imagenet2012"
@@ -213,7 +227,7 @@ def prepared(tmp_path_factory):
             return self.dataset_info_from_configs(features=features)
 
         def _split_generators(self, dl_manager):
-            return {split: examples(split) for split in ("train", "validation")}
+            return {split: examples(split) for split in ("train", "validation", "test")}
 
         def _generate_examples(self):
             raise NotImplementedError

@@ -42,13 +42,17 @@ def make_task(class_counts, *, side=4, features=None, augmented=False, fresh=Fal
     def classify(params, features):
         return features @ params["classifier"]["kernel"] + params["classifier"]["bias"][None]
 
+    def apply(params, images):
+        return classify(params, embed(params, images))
+
     task = tasks.make_task(side=side, width=1, class_counts=class_counts)
     network = dataclasses.replace(
         task.network,
         init=init,
         embed=embed,
         classify=classify,
-        apply=lambda params, images: classify(params, embed(params, images)),
+        apply=apply,
+        train=lambda params, images, weights=None: (apply(params, images), params),
     )
     keep = {} if augmented else {"augment_siamese": lambda key, images: images}
     fields = keep | {"augment": lambda key, images: images} | fields

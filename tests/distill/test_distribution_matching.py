@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from ltdd_jax.data import disk_images, normalize, request, streamed
 from tests.distill import linear, tasks
 
 COUNTS = (6, 3, 1)
@@ -16,7 +17,7 @@ def run(task, count=1, **fields):
     method = tasks.make_method("dm", task, distill__ipc=IPC, **prefix)
     step, states = jax.jit(method.step), [method.init(jax.random.key(0), method.start())]
     for i in range(count):
-        state, metrics = step(states[-1], method.read(i), real=task.images)
+        state, metrics = step(states[-1], method.read(i), **method.constants())
         states.append(state)
     return method, states, metrics
 
@@ -70,3 +71,22 @@ def test_every_iteration_has_a_new_network():
         state, metrics = step(state, method.read(0), real=task.images)
         values.append(float(metrics["loss"]))
     assert abs(values[0] - values[1]) > 1e-4
+
+
+def test_images_on_disk_are_matched_as_those_in_memory(tmp_path):
+    """Breaks when a step wants all real images on the device."""
+    task, _, _ = linear.make_task(COUNTS)
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 1), np.uint8)
+    pre = normalize.fit(pixels, whiten=False)
+    written = disk_images.write(
+        request.Request(cache=str(tmp_path)),
+        {},
+        10,
+        (4, 4, 1),
+        lambda start, end: pixels[start:end],
+    )
+    found = []
+    for images in (pixels, written):
+        one = dataclasses.replace(task, images=streamed.preprocess(pre, images))
+        found.append(run(one, batch_size=4)[1][-1].synthetic.images)
+    np.testing.assert_allclose(*found, atol=1e-5)

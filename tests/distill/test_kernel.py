@@ -260,7 +260,10 @@ def test_a_step_follows_the_regression_of_the_drawn_member():
         kernel__real_augmentation="",
         kernel__rate_power=0.5,
         kernel__first__pool_size=1,
+        kernel__pool_lr=0.005,
+        kernel__final_share=0.1,
     )
+    step = jax.jit(method.step)
     state, inputs = method.init(jax.random.key(0), method.start()), method.read(0)
     before = jax.tree.map(lambda x: np.array(x, copy=True), state.synthetic)
     params = take(state.pool.params, 0)
@@ -277,7 +280,7 @@ def test_a_step_follows_the_regression_of_the_drawn_member():
     value, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(
         before.images, before.label_logits
     )
-    after, metrics = jax.jit(method.step)(state, inputs)
+    after, metrics = step(state, inputs)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-4)
     pace = np.sqrt(np.repeat(tasks.CLASS_COUNTS, 2) / max(tasks.CLASS_COUNTS))
     for name, grad, rate in (("images", grads[0], 0.01), ("label_logits", grads[1], 0.03)):
@@ -287,6 +290,39 @@ def test_a_step_follows_the_regression_of_the_drawn_member():
         assert clear.mean() > 0.5
         np.testing.assert_allclose(moved[clear], expected[clear], atol=2e-4)
     assert after.pool.age.tolist() == [1, 16, 33, 50, 66, 83] and int(after.step) == 1
+    trained = take(after.pool.params, 0)["classifier"]["kernel"] - params["classifier"]["kernel"]
+    np.testing.assert_allclose(np.abs(trained).max(), 0.005, rtol=0.01)
+    late, _ = step(state.replace(step=jnp.int32(1000)), inputs)
+    moved = np.asarray(late.synthetic.images) - before.images
+    np.testing.assert_allclose(np.abs(moved).max(), 0.015 * 0.1, rtol=0.01)
+
+
+def test_real_images_get_every_operation_and_the_pool_its_share():
+    """Breaks when one operation is drawn in place of all, or the pool's batch is not cut."""
+    images = jnp.asarray(np.random.default_rng(8).normal(size=(6, 8, 8, 1)), jnp.float32)
+    light = steps.make_light_augment("flip_cutout")(jax.random.key(1), images)
+    mirrored = [np.abs(light[i] - images[i]).sum() > np.abs(light[i] - images[i, :, ::-1]).sum()
+                for i in range(6)]  # fmt: skip
+    holes = (light == 0).sum(axis=(1, 2, 3))
+    assert 0 < sum(mirrored) < 6 and (holes > 0).all()
+    assert steps.make_light_augment("")(jax.random.key(1), images) is images
+
+    task = tasks.make_task(augment=lambda key, images: images)
+    made = tasks.make_method("frepo", task).start()
+    params = jax.tree.map(lambda x: x[None], task.network.init(jax.random.key(2)))
+    tx = optax.sgd(0.0)
+    pool = steps.Pool(params, tx.init(params), jnp.zeros(1, jnp.int32))
+    train = jax.jit(steps.make_pool_step(task, tx, batch_size=1))
+    _, value = train(jax.random.key(3), pool, 0, made, 9)
+    logits = task.network.apply(take(params, 0), made.images)
+    targets = jax.nn.softmax(made.label_logits)
+    rows = -(targets * jax.nn.log_softmax(logits)).sum(axis=1)
+    assert np.isclose(rows, value, rtol=1e-5).any()
+    first = tasks.make_method("krr", task, kernel__teacher_weight=0.0, kernel__label_scale=4.0,
+                              kernel__step_size=0.3).start()  # fmt: skip
+    labels = np.repeat(np.arange(3), 2)
+    np.testing.assert_allclose(first.label_logits, 4 * (np.eye(3)[labels] - 1 / 3), atol=1e-6)
+    assert float(first.step_size) == np.float32(0.3)
 
 
 def test_mirrored_real_images_are_refused_where_synthetic_ones_are_not():

@@ -238,6 +238,10 @@ def test_impossible_settings_are_refused_with_one_sentence(name):
         ("dam_ed", {"trajectory.classifier.matched": "all"}, "only the classifier moves"),
         ("dam_ed", {"trajectory.labels": "target"}, "as the preset tesla has them"),
         ("tesla", {"trajectory.representation.loss_weight": 0.0}, "nothing is matched"),
+        ("dm", {"distribution_matching.partition": 2}, "networks=queue only"),
+        ("idm", {"data.image_size": 33}, "image_size=33 to a multiple of 2"),
+        ("idm", {"distribution_matching.queue_size": 1}, "initial_networks=2 do not fit"),
+        ("dream", {"data.image_size": 33}, "image_size=33 to a multiple of 2"),
     ],
 )
 def test_impossible_combinations_are_refused_with_one_sentence(name, changed, expected):

@@ -274,3 +274,50 @@ def test_second_call_compiles_nothing():
     for seed in range(3):
         keys = jax.random.split(jax.random.key(seed), 2)
         state, _ = run(keys, epochs, state, _data(seed), rates)
+
+
+def test_rates_of_the_warm_up():
+    """Breaks when the rise or the fall has another length or end."""
+    rates = train.warm_up_rates(0.1, 4)
+    half = 0.1 * (1 + np.cos(np.pi * np.arange(3) / 3)) / 2
+    np.testing.assert_allclose(rates, [0.05, 0.1, *half], rtol=1e-6)
+    assert train.warm_up_rates(0.1, 1).shape == (2,)
+
+
+def test_adam_steps_equal_the_published_rule():
+    """Breaks when Adam starts anew at the epoch where SGD's momentum does, or decay is left out."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(6, 4, 4, 1)).astype(np.float32)
+    logits = 10 * np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
+    network = nets.build("mlp", image_shape=(4, 4, 1), num_classes=3, width=2)
+    num_epochs, decay = 2, 0.1
+    evaluator = train.make_evaluator(
+        network, lambda key, x: x, num_rows=6, num_epochs=num_epochs, batch_size=6, momentum=0.9,
+        weight_decay=decay, adam=True,
+    )  # fmt: skip
+    keys = jax.random.split(jax.random.key(0), 1)
+    state = evaluator.init(keys)
+    rates = train.warm_up_rates(0.1, num_epochs)
+    start = jax.tree.map(lambda x: np.asarray(x[0], np.float64), state.params)
+    epochs = np.arange(num_epochs + 1, dtype=np.int32)
+    found, _ = jax.jit(evaluator.run_epochs)(keys, epochs, state, (images, logits), rates[None])
+
+    def loss(params):
+        targets = jax.nn.softmax(logits)
+        return -(targets * jax.nn.log_softmax(network.apply(params, images))).sum(1).mean()
+
+    gradient, params = jax.jit(jax.grad(loss)), start
+    first = second = jax.tree.map(np.zeros_like, start)
+    for step, rate in enumerate(rates, start=1):
+        grads = gradient(jax.tree.map(np.float32, params))
+        grads = jax.tree.map(lambda g, p: np.float64(g) + decay * p, grads, params)
+        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
+        second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, second, grads)
+        params = jax.tree.map(
+            lambda p, m, v, n=step, r=rate: (
+                p - r * (m / (1 - 0.9**n)) / (np.sqrt(v / (1 - 0.999**n)) + 1e-8)
+            ),
+            params, first, second,
+        )  # fmt: skip
+    for a, b in zip(jax.tree.leaves(found.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(a[0], b, rtol=1e-3, atol=1e-4)

@@ -1,5 +1,6 @@
 """Breaks when an export overwrites something, leaves half a folder, or fails without a remedy."""
 
+import contextlib
 import dataclasses
 import signal
 import sys
@@ -95,25 +96,6 @@ def test_a_failure_leaves_nothing_behind(problem, dataset, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("format", ["png", "webdataset"])
-def test_stored_views_travel_with_their_pictures(format, dataset, tmp_path):
-    """Breaks when views are left out, are of another number, or need this package to be made."""
-    key = np.array([3, 4], np.uint32)
-    logits = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float16)
-    stored = views.StoredViews(logits, key, views.Recipe(area=(0.5, 1.0), cutmix=0.0))
-    viewed = dataclasses.replace(dataset, views=stored)
-    folder = ltdd_jax.export_dataset(viewed, format, tmp_path / "out")
-    with np.load(folder / "views.npz") as found:
-        np.testing.assert_array_equal(found["logits"], logits)
-        assert found["images"].shape == (3, *dataset.images.shape)
-        for view in range(3):
-            made = np.asarray(stored.make(dataset.images, view))
-            np.testing.assert_allclose(found["images"][view], made, rtol=2e-3, atol=2e-3)
-    assert 'np.load("views.npz")' in (folder / "README.md").read_text()
-    plain = ltdd_jax.export_dataset(dataset, format, tmp_path / "plain")
-    assert not (plain / "views.npz").exists() and "views" not in (plain / "README.md").read_text()
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_command_in_one_line(number, dataset, tmp_path, monkeypatch, capsys):
     """Breaks when Ctrl-C ends in a traceback, or half a folder stays."""
@@ -128,6 +110,27 @@ def test_a_signal_ends_the_command_in_one_line(number, dataset, tmp_path, monkey
     assert command.main([str(run), "--format=png", f"--out={tmp_path / 'out'}"]) == 128 + number
     assert capsys.readouterr().err == f"stopped by {number.name}: nothing was written\n"
     assert list(tmp_path.iterdir()) == [run] and signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("cutmix", [0.0, 1.0])
+def test_views_are_made_from_the_folder_alone(cutmix, dataset, tmp_path):
+    """Breaks when the numbers or the code of the folder give other views than the labels are of."""
+    generator = np.random.default_rng(0)
+    stored = views.StoredViews(
+        generator.normal(size=(3, len(dataset.labels), 2)).astype(np.float16),
+        np.array([1, 2], np.uint32),
+        views.Recipe(area=(0.2, 0.9), cutmix=cutmix),
+    )
+    dataset = dataclasses.replace(dataset, views=stored)
+    folder = ltdd_jax.export_dataset(dataset, "png", tmp_path / "out")
+    code = (folder / "README.md").read_text().split("```python")[-1].split("```")[0]
+    found: dict = {}
+    with contextlib.chdir(folder):
+        exec(code, found)
+    np.testing.assert_array_equal(found["views"]["logits"], stored.logits)
+    for number in range(3):
+        expected = stored.make(dataset.images, number)
+        np.testing.assert_allclose(found["make_view"](dataset.images, number), expected, atol=1e-5)
 
 
 def test_command_exports_the_named_set(dataset, tmp_path, capsys):

@@ -170,8 +170,8 @@ MUTANTS = [
          "test_golden_schedule"),
         ("one epoch less", "epochs = np.arange(num_epochs + 1)", "epochs = np.arange(num_epochs)",
          "test_golden_schedule"),
-        ("momentum survives the drop", "jnp.where(epoch == drop, 0.0, 1.0)",
-         "jnp.where(epoch == drop, 1.0, 1.0)",
+        ("momentum survives the drop", "jnp.where(is_due, 0.0, 1.0)",
+         "jnp.where(is_due, 1.0, 1.0)",
          "test_golden_training_with_the_momentum_anew_after_the_drop"),
     ),
     *of_file(

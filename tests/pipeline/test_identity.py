@@ -1,10 +1,20 @@
 """Which settings make an artefact what it is; what is left out shares it, what is in makes anew."""
 
+import dataclasses
 import types
 
 import pytest
 
-from ltdd_jax.pipeline import artefacts, claims, distill, evaluate, experts, rows
+from ltdd_jax.pipeline import (
+    artefacts,
+    claims,
+    distill,
+    evaluate,
+    experts,
+    labels,
+    rows,
+    taught_rows,
+)
 from ltdd_jax.types import UserError
 from tests.pipeline import small_run
 
@@ -53,7 +63,7 @@ def make_row(run, made_of="a set", name="distilled"):
 
 def identities(run):
     """Artefact -> what it belongs to."""
-    method = types.SimpleNamespace(experts=experts.KINDS)
+    method = types.SimpleNamespace(experts=experts.KINDS, teachers=())
     return {
         "experts 1": experts.identify(run, "representation"),
         "experts 2": experts.identify(run, "classifier"),
@@ -67,6 +77,42 @@ def differ(one, other):
     """Artefacts that two runs do not share, joined as in the table."""
     one, other = identities(one), identities(other)
     return ", ".join(name for name in one if one[name] != other[name])
+
+
+# Field, another value, what is made anew: labels of the set, what teaches block (ii), its rows.
+TAUGHT_FIELDS = [
+    ("labels__relabel", "teacher", "labels"),
+    ("labels__calibration", "adsa", "labels, teaching"),
+    ("labels__views", 9, ""),
+    ("teacher__num_epochs", 7, "teaching"),
+    ("student__temperature", 2.0, "taught row, tuned taught row"),
+    ("student__area", (0.5, 1.0), "taught row, tuned taught row"),
+    ("student__learning_rates", (0.1, 0.2), "tuned taught row"),
+    ("evaluation__num_seeds", 3, "taught row, tuned taught row"),
+    ("evaluation__held_out", 0.3, "tuned taught row"),
+    ("evaluation__momentum", 0.7, ""),
+    ("evaluation__blocks", ("ii",), ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "anew"), TAUGHT_FIELDS, ids=[row[0] for row in TAUGHT_FIELDS]
+)
+def test_settings_that_make_labels_and_taught_rows(tmp_path, field, value, anew):
+    """Breaks when other labels need another distillation, or a student's result is another's."""
+    found = []
+    for fields in ({}, {field: value}):
+        run = small_run.make_run(tmp_path, **fields)
+        row = dataclasses.replace(make_row(run), block="ii")
+        found.append({
+            "set": identities(run)["set"],
+            "labels": labels.identify_source(run),
+            "teaching": taught_rows.identify(run),
+            "taught row": evaluate.identify(run, row, 0.1),
+            "tuned taught row": evaluate.identify(run, row, None),
+        })  # fmt: skip
+    one, other = found
+    assert ", ".join(name for name in one if one[name] != other[name]) == anew
 
 
 @pytest.mark.parametrize(("field", "value", "anew"), FIELDS, ids=[row[0] for row in FIELDS])
@@ -83,7 +129,7 @@ def test_other_data_make_everything_anew(tmp_path):
 
 def test_selection_belongs_to_its_own_section(tmp_path):
     """And to no experts where it needs none."""
-    method = types.SimpleNamespace(experts=())
+    method = types.SimpleNamespace(experts=(), teachers=())
     found = [
         distill.identify(small_run.make_run(tmp_path, distill__method="random", **fields), method)
         for fields in (

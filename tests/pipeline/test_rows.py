@@ -4,15 +4,17 @@ Nothing is trained: a stand-in for the networks answers as the rate says.
 """
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
 
 from ltdd_jax.data import disk_images, long_tail, request, streamed
-from ltdd_jax.pipeline import artefacts, evaluate, rows
+from ltdd_jax.distill.method import Teacher
+from ltdd_jax.pipeline import artefacts, evaluate, labels, rows
 from ltdd_jax.runtime import interrupt
 from ltdd_jax.types import UserError
-from tests.pipeline import small_run
+from tests.pipeline import fake_teachers, small_run
 
 # Row -> the set it is of (None: real images), the set whose step size is its rate (None: chosen),
 # the row whose rate it takes.
@@ -78,6 +80,75 @@ def test_real_rows_of_a_set_on_disk_are_those_of_the_set(made, tmp_path):
             every = np.arange(len(expected[0]))
             for part, array in zip(load(on_disk[name]), expected, strict=True):
                 np.testing.assert_allclose(np.asarray(part[every]), array, atol=1e-6)
+
+
+def test_further_rows_change_labels_or_pixels_and_nothing_else(tmp_path):
+    """Breaks when hard labels come from the wrong class, pixels keep more than 8 bits, or bytes are
+    counted for what is not stored.
+    """
+    run = small_run.make_run(tmp_path, evaluation__extra_rows=("hard", "8bit"))
+    final = small_run.write_sets(run)[artefacts.FINAL]
+    found = {row.name: row for row in rows.make_rows(run)}
+    assert list(found)[:4] == ["distilled", "distilled_hard", "distilled_8bit", "initial"]
+    images, logits = found["distilled_hard"].load(1)
+    np.testing.assert_array_equal(images[0], final.images)
+    np.testing.assert_array_equal(logits[0].argmax(axis=1), np.repeat(np.arange(3), 2))
+    images, logits = found["distilled_8bit"].load(1)
+    np.testing.assert_allclose(
+        images[0], np.rint(np.clip(final.images, 0, 1) * 255) / 255, atol=1e-6
+    )
+    np.testing.assert_array_equal(logits[0], final.label_logits)
+    assert {found[name].rate for name in list(found)[:3]} == {float(final.step_size)}
+    regimes = {name: row.regime for name, row in found.items()}
+    assert regimes["distilled"] == regimes["distilled_8bit"] == regimes["initial"] == "S1"
+    assert regimes["distilled_hard"] == regimes["random_real"] == regimes["full_real"] == "H"
+    pixels, numbers = 6 * 4, 6 * 3
+    assert found["distilled"].stored_bytes == {
+        "images": 4 * pixels, "labels": 4 * numbers, "teacher": 0
+    }  # fmt: skip
+    assert found["distilled_hard"].stored_bytes["labels"] == 0
+    assert found["distilled_8bit"].stored_bytes["images"] == pixels
+
+
+def test_random_real_images_get_labels_of_the_same_source(tmp_path, monkeypatch):
+    """Breaks when the set is compared with hard labels alone, or its labels are of other images."""
+    teacher = Teacher(
+        types.SimpleNamespace(apply=lambda params, x: x.reshape(len(x), -1) @ params),
+        5 * np.eye(4, 3),
+    )
+    teacher = dataclasses.replace(teacher, params=teacher.params.astype(np.float32))
+    fake_teachers.install(monkeypatch, teacher)
+    run = small_run.make_run(tmp_path, labels__relabel="teacher")
+    small_run.write_sets(run)
+    labels.run_relabel(run)
+    found = {row.name: row for row in rows.make_rows(run)}
+    soft, hard = found["random_real_soft"], found["random_real"]
+    assert (soft.rate, soft.rate_of, soft.regime) == (None, "random_real", "S1")
+    for row in (soft, found["distilled"]):
+        images, logits = row.load(2)
+        for lane in range(2):
+            expected = images[lane].reshape(6, 4)[:, :3] * 5
+            np.testing.assert_allclose(logits[lane], expected, rtol=1e-5)
+    np.testing.assert_array_equal(soft.load(2)[0], hard.load(2)[0])
+
+
+def test_distilled_rows_are_ranked_within_their_block():
+    """Breaks when a row is compared with the other block, or with other labels than its own."""
+    means = {
+        "distilled": 50.0, "distilled_hard": 30.0, "random_real": 35.0, "random_real_soft": 40.0,
+        "full_real": 70.0, "ii_random_real": 58.0, "ii_distilled": 60.0,
+    }  # fmt: skip
+    found = evaluate._rank({name: {"mean": x, "labels": "S1"} for name, x in means.items()})
+    one, two = found["distilled"], found["ii_distilled"]
+    assert (one["hlr"], one["ior"]) == (40, 10) and (two["hlr"], two["ior"]) == (40, 2)
+    assert one["lrs"] > two["lrs"]
+    assert not any("ior" in row for name, row in found.items() if "distilled" not in name)
+    del means["full_real"], means["random_real_soft"]
+    found = evaluate._rank({name: {"mean": x, "labels": "S1"} for name, x in means.items()})
+    assert found["distilled"]["ior"] == 15 and found["distilled"]["hlr"] is None
+    assert found["distilled"]["lrs"] is None
+    whole = {"distilled": {"mean": 50.0, "labels": "H"}, "full_real": {"mean": 70.0}}
+    assert evaluate._rank(whole)["distilled"]["hlr"] == 20
 
 
 def test_rates_that_a_row_takes_from_another_are_known_before(made):
@@ -193,7 +264,7 @@ class Student:
         self.data = data
         return rates
 
-    def predict(self, state, images):
+    def predict(self, row, state, images):
         return np.zeros((len(state), len(images)), np.int32)
 
 

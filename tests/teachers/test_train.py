@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltdd_jax import nets
-from ltdd_jax.teachers import train
+from ltdd_jax import nets, training
+from ltdd_jax.teachers import glmc, train
 
 COUNTS = (5, 3, 1)
 
@@ -69,6 +69,31 @@ def test_an_epoch_depends_on_its_number_and_state_alone(network, recipe):
     params = made.finish(states[-1])
     assert params.keys() == {"block_0", "classifier", "statistics"}
     assert int(states[-1].step) == 3 * (sum(COUNTS) // 4)  # short batches are left out
+
+
+def test_nesterov_steps_ahead():
+    """v <- mu v + g and the step g + mu v, by hand; breaks when it is plain momentum."""
+    tx = training.make_optimizer(momentum=0.5, weight_decay=0.0, nesterov=True)
+    params = {"w": jnp.array(1.0)}
+    state, velocity = tx.init(params), 0.0
+    for slope in (1.0, -2.0, 0.5):
+        updates, state = tx.update({"w": jnp.array(slope)}, state, params)
+        velocity = 0.5 * velocity + slope
+        assert float(updates["w"]) == pytest.approx(slope + 0.5 * velocity)
+
+
+def test_progress_is_the_square_of_the_share_of_epochs(network, monkeypatch):
+    """Breaks when the classifier takes over at another epoch than published."""
+
+    def make_loss(*settings, **more):
+        return lambda params, inputs, labels, weights: (inputs[0], params)
+
+    monkeypatch.setattr(glmc, "make_loss", make_loss)
+    recipe = make_recipe(recipe="glmc", batch_size=9)
+    made = train.make_training(network, recipe, lambda key, rows: rows, COUNTS)
+    key = jax.random.key(0)
+    _, loss = jax.jit(made.run_epoch)(key, jnp.int32(3), jax.jit(made.init)(key), make_data())
+    assert float(loss) == pytest.approx((3 / 4) ** 2)
 
 
 def test_a_step_by_hand(network):

@@ -1,0 +1,86 @@
+"""Statistics, their distance, crops in rounds, recovery and the way back to valid pixels."""
+
+from tests.mutants import of_file
+
+_WIRING = "tests/pipeline/test_recovery.py::"
+_HAND = "test_loss_of_the_first_step_by_hand[rldd]"
+
+MUTANTS = [
+    *of_file(
+        "ltdd_jax/distill/statistics.py", "tests/distill/test_statistics.py",
+        ("spread between the images of a class lost",
+         "variance = variance + np.maximum(squares / counts - np.square(mean), 0.0)", "pass",
+         "test_class_statistics_are_those_of_all_their_pixels"),
+        ("classes divided by all images", "total / counts, variances / counts",
+         "total / len(labels), variances / counts",
+         "test_class_statistics_are_those_of_all_their_pixels"),
+        ("patches mix rows and columns", "tiles, (0, 2, 4, 5)", "tiles, (0, 1, 3, 5)",
+         "test_a_patch_holds_four_by_four_pixels_of_all_channels"),
+        ("mixture around zero", "(classes.mean - mean[None]) ** 2", "classes.mean ** 2",
+         "test_the_mixture_by_frequency_is_the_statistic_of_all_images"),
+    ),
+    *of_file(
+        "ltdd_jax/distill/statistics_loss.py", "tests/distill/test_statistics_loss.py",
+        ("norm without a derivative at zero",
+         "jnp.where(differ, jnp.sqrt(jnp.where(differ, squares, 1.0)), 0.0)", "jnp.sqrt(squares)",
+         "test_equal_statistics_cost_nothing_and_pull_nowhere"),
+        ("squares in place of norms",
+         "jnp.where(differ, jnp.sqrt(jnp.where(differ, squares, 1.0)), 0.0)", "squares",
+         "test_norms_not_squares_and_ten_for_the_first_layer"),
+        ("gradient shrunk by the average", "lambda v, x: v + (x - jax",
+         "lambda v, x: v + (1 - decay) * (x - jax",
+         "test_running_averages_carry_values_and_the_gradient_of_the_batch"),
+        ("first layer without its patches", "of_first = (first, f", "of_first = (first, first + f",
+         "test_norms_not_squares_and_ten_for_the_first_layer"),
+        ("classes count in full", "value += class_weight * distance", "value += distance",
+         "test_gradient_of_one_layer_equals_finite_differences"),
+        ("classes of a batch in equal shares", "join_classes(target.classes, shares,",
+         "join_classes(target.classes, 0 * shares + 1 / len(shares),",
+         "test_the_real_set_has_no_distance_from_its_own_classes"),
+    ),
+    *of_file(
+        "ltdd_jax/distill/confident_crops.py", "tests/distill/test_confident_crops.py",
+        ("the least confident crops", 'np.argsort(offers, kind="stable")',
+         'np.argsort(-offers, kind="stable")', "test_enough_images_give_their_best_crops"),
+        ("an image offers any crop", "order = np.argsort(scores, axis=1",
+         "order = np.argsort(scores[:, ::-1], axis=1", "test_rounds_against_a_list_of_offers"),
+        ("later rounds take all places", "free = count - len(chosen)", "free = count",
+         "test_rounds_by_hand"),
+        ("the teacher sees pixels", "normalize.prepare(preprocessing, cut_pixels(pixels, boxes))",
+         "cut_pixels(pixels, boxes).astype(jnp.float32)",
+         "tests/distill/test_recovery.py::"
+         "test_crops_of_whole_pictures_are_those_with_the_least_cross_entropy"),
+        ("wiring: crops of fresh teachers", "tuple(teacher.params for teacher in teachers)",
+         "tuple(t.network.init(jax.random.key(0)) for t in teachers)",
+         f"{_WIRING}test_first_images_are_those_the_teacher_on_disk_knows_best"),
+    ),
+    *of_file(
+        "ltdd_jax/distill/observers.py", "tests/distill/test_recovery.py",
+        ("frequent classes decide", "np.full_like(counts, 1 / len(counts)) if balanced else",
+         "counts / counts.sum() if balanced else", _HAND),
+        ("running statistics unused", "None if balanced else find_running(params, name)", "None",
+         "test_loss_of_the_first_step_by_hand[edc]"),
+        ("wiring: statistics of a fresh observer",
+         'tuple(teacher.params for teacher in task.teachers("observer"))',
+         "tuple(o.network.init(jax.random.key(0)) for o in observers)",
+         f"{_WIRING}test_images_follow_the_observer_on_disk"),
+    ),
+    *of_file(
+        "ltdd_jax/distill/recovery.py", "tests/distill/test_recovery.py",
+        ("Adam goes on in the next batch", "(place == 0, new, old)", "(place < 0, new, old)",
+         "test_batches_are_finished_one_after_the_other_in_8_bits"),
+        ("pixels left unrounded", "place == num_steps - 1)", "place < 0)",
+         "test_batches_are_finished_one_after_the_other_in_8_bits"),
+        ("images climb the loss", "before + updates, place", "before - updates, place",
+         "test_first_step_is_adam_on_the_cross_entropy_of_one_batch"),
+        ("only the first observer is asked", "state.step % len(observers)", "0 * state.step",
+         "test_observers_take_turns"),
+        ("the last layer counts as the first", "observer.layers[0], settings",
+         "observer.layers[-1], settings", _HAND),
+    ),
+    *of_file(
+        "ltdd_jax/data/normalize.py", "tests/data/test_normalize.py",
+        ("projection leaves pixels out of range", "wanted = jnp.clip(pixels, 0.0, 1.0)",
+         "wanted = pixels", "test_projection_clips_and_rounds_pixels"),
+    ),
+]  # fmt: skip
