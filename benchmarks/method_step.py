@@ -19,6 +19,7 @@ import timing
 
 from ltdd_jax import families
 from ltdd_jax.distill import Task
+from ltdd_jax.evaluate import student as students
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.runtime import prng
 from ltdd_jax.teachers import balance
@@ -26,7 +27,7 @@ from ltdd_jax.teachers import train as teacher_training
 
 _CLASSES = 10
 _IPC = 10
-_TEACHER_RATE = 0.01
+_TEACHER_RATE, _STUDENT_RATE = 0.01, 0.025
 
 
 def make_task(network, batch_size: int) -> Task:
@@ -91,6 +92,27 @@ def make_teacher(network, num_images: int, batch_size: int):
     return run, 3.0 * sum(counts) * network.sizes.flops
 
 
+def make_student(network, num_images: int, batch_size: int):
+    """A closure that trains one student for an epoch, and its floor in FLOP."""
+    rng = np.random.default_rng(0)
+    protocol = students.Protocol(batch_size=batch_size, num_epochs=1)
+    made = students.make_student(network, (network,), protocol, num_rows=num_images)
+    keys = jax.random.split(jax.random.key(0), 1)
+    state, epochs = jax.jit(made.init)(keys), jax.jit(made.run_epochs)
+    lesson = students.Lesson(
+        images=jnp.asarray(rng.normal(size=(1, num_images, 32, 32, 3)), jnp.float32),
+        labels=jnp.asarray(np.arange(num_images)[None] % _CLASSES, jnp.int32),
+    )
+    teaching = students.Teaching(
+        params=(network.init(jax.random.key(1)),), shift=jnp.zeros(_CLASSES)
+    )
+    rates = jnp.full((1, 1), _STUDENT_RATE)
+    run = lambda: jax.block_until_ready(  # noqa: E731
+        epochs(keys, jnp.zeros(1, jnp.int32), state, (lesson, teaching), rates)
+    )
+    return run, 4.0 * num_images * network.sizes.flops
+
+
 def make_peer(args):
     """A closure that does the same in PyTorch."""
     import method_peers
@@ -115,8 +137,8 @@ def make_peer(args):
             learning_rate=_TEACHER_RATE, generator=generator,
         ),
         "student": lambda: method_peers.train_student(
-            params, params, images, batch_size=args.batch, temperature=4.0, learning_rate=0.025,
-            generator=generator,
+            params, params, images, batch_size=args.batch, temperature=4.0,
+            learning_rate=_STUDENT_RATE, generator=generator,
         ),
     }[args.method]  # fmt: skip
 

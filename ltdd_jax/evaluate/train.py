@@ -120,9 +120,6 @@ def make_evaluator(
         loss_fn, tx, draw_batches=draw_batches, augment=augment, has_aux=True
     )
 
-    def init(key):
-        return training.init_train_state(network.init(jax.random.fold_in(key, 0)), tx)
-
     def run_epochs(key, epochs, state, data, rates):
         def body(state, inputs):
             epoch, rate = inputs
@@ -138,10 +135,14 @@ def make_evaluator(
     axes = (0, None, 0, 0 if data_per_network else None, 0)
     return Evaluator(
         # In turn: random numbers for many at once take the compiler twice as long.
-        init=training.vectorize(init, (0,), 1),
+        init=training.vectorize(partial(_init, network, tx), (0,), 1),
         run_epochs=spread(training.vectorize(run_epochs, axes, lanes), axes),
         predict=spread(jax.vmap(predict, in_axes=(0, None)), (0, None)),
     )
+
+
+def _init(network, tx, key):
+    return training.init_train_state(network.init(jax.random.fold_in(key, 0)), tx)
 
 
 def _restart(state, is_due):

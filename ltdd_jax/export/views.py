@@ -61,13 +61,16 @@ def write(dataset: DistilledDataset, folder: pathlib.Path) -> str:
     key = jax.random.wrap_key_data(stored.key)
     count, size = len(dataset.labels), dataset.images.shape[1:3]
     draws = [views.draw(key, v, count, size, stored.recipe) for v in range(len(stored.logits))]
-    none = np.zeros((count, 2), np.int32)  # without cutmix
+    none = np.zeros((count, 2), np.int32)
+    patches = [
+        (none, none) if x.patches is None else (x.patches.rows, x.patches.cols) for x in draws
+    ]
     found = {
         **{name: [getattr(one.boxes, name) for one in draws] for name in _BOXES},
         "partners": [one.partners for one in draws],
-        "patch_rows": [none if one.patches is None else one.patches.rows for one in draws],
-        "patch_cols": [none if one.patches is None else one.patches.cols for one in draws],
+        "patch_rows": [rows for rows, _ in patches],
+        "patch_cols": [cols for _, cols in patches],
     }
-    arrays: dict[str, Any] = {name: np.asarray(each) for name, each in found.items()}
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in found.items()}
     np.savez(folder / FILE, logits=stored.logits, **arrays)
     return _README.format(count=len(dataset.views.logits), rows=len(dataset.labels), code=_CODE)
