@@ -22,6 +22,7 @@ from ltdd_jax import api, command_line, export, fields, nets, presets
 from ltdd_jax import config as configs
 from ltdd_jax.data import normalize, sources
 from ltdd_jax.export import __main__ as export_command
+from ltdd_jax.table import cells
 from tests import documents
 
 # Pages whose Python is executed by tests of their own.
@@ -59,6 +60,17 @@ def check_pipeline(words: list[str]) -> None:
     configs.validate(values.config)
 
 
+def check_table(words: list[str]) -> None:
+    """The arguments of a table: options that exist, cells whose configs are valid."""
+    given = dict(re.match(r"--([\w.]+)=?(.*)", word).groups() for word in words)
+    overrides = {name[7:]: value for name, value in given.items() if name.startswith("config.")}
+    assert given.keys() - {"config", "workdir", "only", "dry_run"} <= {
+        f"config.{name}" for name in overrides
+    }
+    table, home = cells.load_table(given["config"])
+    assert cells.make_jobs(table, home, overrides)
+
+
 def check_command(words: list[str]) -> None:
     """Raises unless the command is one that this package, its tests or a known program takes."""
     program, *rest = words
@@ -73,6 +85,8 @@ def check_command(words: list[str]) -> None:
             export_command.make_parser("ltdd export").parse_args(arguments)
         case "ltdd" | "ltdd_jax.main":
             check_pipeline(rest)
+        case "ltdd_jax.table" | "ltdd-table":
+            check_table(rest)
         case "ltdd_jax.data.prepare":
             assert rest[0] in ("cifar10", "cifar100")
             assert all(re.match("--(data_dir|archive)=", word) for word in rest[1:])
@@ -107,6 +121,7 @@ def test_the_check_of_commands_sees_mistakes(monkeypatch):
         "ltdd --config=digits_lt:smokey",
         "ltdd export DIR --format=zip --out=a",
         "pip install -e '.[nothing]'",
+        "python -m ltdd_jax.table --config=configs/tables/digits.py --ony=a",
         "python benchmarks/nothing.py",
         "conda activate x",
     ]
@@ -177,7 +192,12 @@ def check_arrays(names):
     assert names["distilled"]["images"].dtype == np.uint8
 
 
+def check_tables(names):
+    assert len(names["get_table"]().cells) == 3
+
+
 CHECKS = {
+    "docs/tables.md": check_tables,
     "docs/use_a_set.md": check_use,
     "docs/configure.md": check_config,
     "docs/add_a_network_or_data.md": check_network,
