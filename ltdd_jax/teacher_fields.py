@@ -1,7 +1,7 @@
 """Fields of the sections `teacher` and `observer`: networks that methods and labels ask.
 
-Both have the same fields. Numbers are those of Cui et al., "Rectifying Soft-Label Entangled Bias in
-Long-Tailed Dataset Distillation", AAAI 2026, whose networks are trained as GLMC (Du et al., CVPR
+Both have the same fields. Numbers are those of Cui et al., "Rethinking Long-tailed Dataset
+Distillation", AAAI 2026 (arXiv 2511.18858), whose networks are trained as GLMC (Du et al., CVPR
 2023) does.
 """
 
