@@ -74,6 +74,17 @@ TRAJECTORY = {
     "initial_step_size": Field(
         0.01, POSITIVE, "Student's learning rate at the start; it is learned (paper: 0.01)."
     ),
+    "optimizer": Field(
+        "sgd",
+        one_of("sgd", "adam"),
+        "Of images, labels and step size (paper: sgd). adam takes the momenta as the decay of its "
+        "first moments and needs rates of its own, such as 0.01, 0.03 and 1e-4.",
+    ),
+    "schedule": Field(
+        "constant",
+        one_of("constant", "cosine"),
+        "Of the three rates (paper: constant); cosine lets them fall to 2 % at the last iteration.",
+    ),
     "image_lr": Field(100.0, at_least(0), "Outer SGD, images (paper: 100 or 1000)."),
     "image_momentum": Field(0.5, MOMENTUM, "Outer SGD, images (paper: 0.5)."),
     "label_lr": Field(

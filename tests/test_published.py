@@ -58,6 +58,8 @@ COMMON = {
     "trajectory.class_weight_offset": 0.0,
     "trajectory.skip_threshold": 0.0,
     "trajectory.experts_per_file": 10,
+    "trajectory.optimizer": "sgd",
+    "trajectory.schedule": "constant",
     "trajectory.pairs_per_iteration": 1,
     "trajectory.classifier.min_start_epoch": 0,
     "trajectory.classifier.max_start_epoch": 1,

@@ -7,6 +7,8 @@ import optax
 
 from ltdd_jax.types import SyntheticSet
 
+_SECOND_DECAY, _LAST_SHARE = 0.99, 0.02
+
 
 @flax.struct.dataclass
 class DistillState:
@@ -35,20 +37,47 @@ def make_outer_optimizer(
     label_momentum: float,
     step_size_lr: float,
     step_size_momentum: float,
+    optimizer: str = "sgd",
+    fall_steps: int = 0,
 ) -> optax.GradientTransformation:
-    """SGD with heavy-ball momentum for images, label logits and step size separately.
+    """An optimiser each for images, label logits and step size.
 
-    v ← μv + g, p ← p - lr·v; no decay, no clipping, no bounds (as published; the step size may
-    become negative).
+    sgd is v ← μv + g, p ← p - lr·v; no decay, no clipping, no bounds (as published; the step size
+    may become negative). adam has the momentum as its first moment's decay, and 0.99 for the
+    second: a noisy gradient of few iterations (ours).
+
+    Args:
+      image_lr: learning rate of the images.
+      image_momentum: of the images.
+      label_lr: learning rate of the label logits.
+      label_momentum: of the label logits.
+      step_size_lr: learning rate of the step size.
+      step_size_momentum: of the step size.
+      optimizer: "sgd" or "adam".
+      fall_steps: iterations over which all rates fall as a cosine to 2 %; 0 keeps them.
     """
+
+    def make(rate, momentum):
+        if fall_steps:
+            rate = optax.cosine_decay_schedule(rate, fall_steps, alpha=_LAST_SHARE)
+        if optimizer == "adam":
+            return optax.adam(rate, b1=momentum, b2=_SECOND_DECAY)
+        return optax.sgd(rate, momentum)
+
     parts = {
-        "images": optax.sgd(image_lr, image_momentum),
-        "label_logits": optax.sgd(label_lr, label_momentum),
-        "step_size": optax.sgd(step_size_lr, step_size_momentum),
+        "images": make(image_lr, image_momentum),
+        "label_logits": make(label_lr, label_momentum),
+        "step_size": make(step_size_lr, step_size_momentum),
     }
     # A tree of names in place of arrays, as optax takes it.
     labels = SyntheticSet(images="images", label_logits="label_logits", step_size="step_size")  # type: ignore[arg-type]
-    return optax.partition(parts, labels)
+    tx = optax.partition(parts, labels)
+
+    def update(updates, state, params=None):
+        with jax.numpy_dtype_promotion("standard"):  # floats are raised to the power of a count
+            return tx.update(updates, state, params)
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 def init_state(

@@ -50,14 +50,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         )
     phases = make_phases(settings, task.class_counts)
     soft = settings["labels"] == "soft"
-    tx = states.make_outer_optimizer(
-        image_lr=settings["image_lr"],
-        image_momentum=settings["image_momentum"],
-        label_lr=settings["label_lr"] if soft else 0.0,
-        label_momentum=settings["label_momentum"],
-        step_size_lr=settings["step_size_lr"],
-        step_size_momentum=settings["step_size_momentum"],
-    )
+    tx = _make_optimizer(settings, soft)
     decay = settings["image_ema"]
     step = steps.make_distill_step(
         task.network,
@@ -95,6 +88,16 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         flops=estimate_flops(task, phases, ipc, settings),
         summary=" + ".join(str(phase.student_steps) for phase in phases)
         + f" student steps, {settings['gradient']} gradient",
+    )
+
+
+def _make_optimizer(settings, learns_labels):
+    names = ("image_lr", "image_momentum", "label_momentum", "step_size_lr", "step_size_momentum")
+    return states.make_outer_optimizer(
+        **{name: settings[name] for name in names},
+        label_lr=settings["label_lr"] if learns_labels else 0.0,
+        optimizer=settings["optimizer"],
+        fall_steps=settings["num_iterations"] if settings["schedule"] == "cosine" else 0,
     )
 
 

@@ -89,6 +89,32 @@ def test_values_are_neither_clipped_nor_decayed():
         chex.assert_trees_all_close(found, full, rtol=1e-6)
 
 
+@pytest.mark.parametrize("fall_steps", [0, 4])
+def test_adam_and_falling_rates_equal_the_published_rules(fall_steps):
+    """Breaks when a momentum is not the decay of the first moment, or the fall ends elsewhere."""
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(5, 3)).astype(np.float32)
+    tx = state.make_outer_optimizer(**RATES, optimizer="adam", fall_steps=fall_steps)
+    zeros = jnp.zeros(3)
+    path = _run(
+        tx,
+        SyntheticSet(images=zeros, label_logits=zeros, step_size=zeros),
+        [SyntheticSet(images=g, label_logits=g, step_size=g) for g in gradients],
+    )
+    for field, name in (("images", "image"), ("label_logits", "label"), ("step_size",) * 2):
+        place = first = second = np.zeros(3)
+        decay = RATES[f"{name}_momentum"]
+        for step, gradient in enumerate(gradients.astype(np.float64)):
+            first = decay * first + (1 - decay) * gradient
+            second = 0.99 * second + 0.01 * gradient**2
+            share = min(step / fall_steps, 1) if fall_steps else 0
+            rate = RATES[f"{name}_lr"] * (0.98 * (1 + np.cos(np.pi * share)) / 2 + 0.02)
+            unbiased = np.sqrt(second / (1 - 0.99 ** (step + 1))) + 1e-8
+            place = place - rate * first / (1 - decay ** (step + 1)) / unbiased
+            found = np.asarray(getattr(path[step], field))
+            np.testing.assert_allclose(found, place, rtol=2e-4, err_msg=f"{field} {step}")
+
+
 def test_initial_state():
     """Also under `jit`: the state is a tree of arrays with the dtypes that are checkpointed."""
     tx = state.make_outer_optimizer(**RATES)
