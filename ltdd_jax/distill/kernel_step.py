@@ -80,7 +80,7 @@ def centre(logits):
 
 
 def regress(features: Array, labels: Array, queries: Array, ridge: Array | float) -> jax.Array:
-    """Ridge regression without intercept: K_qs (K_ss + λ tr(K_ss)/S · I)⁻¹ Y (FRePo, eq. 5).
+    """Ridge regression without intercept: K_qs (K_ss + λ tr(K_ss)/S · I)⁻¹ Y (after FRePo).
 
     K_ss and K_qs are inner products of features. Where there are fewer features than rows the
     equal system in the space of features is solved, which is the smaller one.
@@ -113,9 +113,9 @@ def make_loss(
     Returns:
       (label logits [S, K] -> Y [S, K]) and (predictions [B, K], targets [B, K], labels [B]) ->
       scalar. "cross_entropy" regresses the centred logits and takes the predictions for logits,
-      those of the own class lowered by margin · (N_min / N_c)^(1/4) (Cao et al., NeurIPS 2019,
-      eq. 13, with the rarest class's margin as the unit): rare images are predicted too well, as
-      the set has seen each of them often. "squared" regresses the probabilities less 1/K and is
+      those of the own class lowered by margin · (N_min / N_c)^(1/4), the margins of Cao et al.
+      (NeurIPS 2019) with that of the rarest class as the unit: rare images are predicted too well,
+      as the set has seen each of them often. "squared" regresses the probabilities less 1/K and is
       half the squared distance to the targets less 1/K, as published.
     """
     counts = np.asarray(class_counts, np.float32)
