@@ -50,11 +50,7 @@ def train(pictures: str, workdir: str, memory: str, cache: str, pipe) -> None:
     config.data.source, config.data.path, config.data.subset = "folder", pictures, "as_is"
     config.data.memory, config.data.cache = memory, cache
     config.data.whiten, config.data.normalize = "off", True
-    config.net.width, config.net.depth, config.augment.strategy = (
-        4,
-        4,
-        "",
-    )  # what is measured is memory
+    config.net.name, config.augment.strategy = "mlp", ""  # quick: what is measured is memory
     config.experts.num_experts = 1
     config.experts.representation.num_epochs = 1
     config.distill.ipc = 1

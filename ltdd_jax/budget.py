@@ -16,6 +16,7 @@ _COMPILATION = 0.3  # of a quick budget, at most
 _CORE_FLOPS = 12e9  # per second and core of a processor, measured at width 32
 _DEVICE_FLOPS = 4e12  # per second of an accelerator, float32
 _PASSES = 6  # GSAM's two gradients, in forward passes
+_TEACHER_BATCH = 64
 _STEP_PASSES = 9  # a student's step and its adjoint
 
 
@@ -42,6 +43,7 @@ def choose_settings(
     num_cores: int,
     num_devices: int = 0,
     ipc: int = 0,
+    method: str = "dam_ed",
 ) -> list[Choice]:
     """Chooses network, experts, distillation and evaluation for a budget.
 
@@ -52,6 +54,7 @@ def choose_settings(
       num_cores: of the processor.
       num_devices: accelerators; 0 computes on the processor.
       ipc: images per class; 0 chooses.
+      method: one without experts has their time too.
     """
     minutes, num_rows, num_classes = BUDGETS[budget], sum(class_counts), len(class_counts)
     seconds = 60 * minutes - min(_COMPILATION * 60 * BUDGETS["quick"], 20 * minutes)
@@ -60,10 +63,36 @@ def choose_settings(
     values = {choice.field: choice.value for choice in chosen}
     forward = _forward_flops(image_shape, values["net.width"], values["net.depth"], num_classes)
     total = {stage: share * seconds * speed / forward for stage, share in _SHARES.items()}
-    chosen += _choose_experts(total["experts"], budget, class_counts)
     rows = values["distill.ipc"] * num_classes
-    chosen += _choose_distillation(total["distill"], budget, rows, chosen)
+    if method in _MATCHING:
+        work = total["experts"] + total["distill"]
+        chosen += _MATCHING[method](work, class_counts, values["distill.ipc"])
+    else:
+        chosen += _choose_experts(total["experts"], budget, class_counts)
+        chosen += _choose_distillation(total["distill"], budget, rows, chosen)
     return chosen + _choose_evaluation(total["evaluate"], budget, rows, num_rows)
+
+
+def choose_teachers(budget: str, num_rows: int) -> list[Choice]:
+    """Chooses how teachers and observers are trained, for runs that ask some.
+
+    Args:
+      budget: of `BUDGETS`.
+      num_rows: training images.
+    """
+    steps = {"quick": 1000, "standard": 4000, "thorough": 20000}[budget]
+    epochs = max(10, min(200, steps // max(1, num_rows // _TEACHER_BATCH)))
+    chosen = [Choice("observer.nets", ("convnet_bn",), "a ResNet takes too long")]
+    for kind in ("teacher", "observer"):
+        chosen += [
+            Choice(f"{kind}.num_epochs", epochs, f"about {steps} steps"),
+            Choice(f"{kind}.batch_size", _TEACHER_BATCH, "as published"),
+            Choice(
+                f"{kind}.recipe", "logit_adjusted", "half the cost of glmc, learns in few steps"
+            ),
+            Choice(f"{kind}.learning_rate", 0.05, "the steps are few"),
+        ]
+    return chosen
 
 
 def choose_side(sides: Sequence[int], budget: str) -> Choice:
@@ -132,6 +161,61 @@ def _choose_distillation(work, budget, rows, chosen):
         Choice("trajectory.image_lr", 10.0, "worked on small pictures"),
         Choice("trajectory.classifier.loss_weight", 1.0, "worked on small pictures"),
     ]
+
+
+def _choose_gradient_matching(work, class_counts, ipc):
+    """`work` in forward passes of one image, as below; ten steps under each network."""
+    num_classes = len(class_counts)
+    step = num_classes * (3 * min(256, max(class_counts)) + _STEP_PASSES * ipc)
+    training = 9 * 10 * 3 * num_classes * ipc
+    networks = _fit(work, 10 * step + training, 3, 1001)
+    return [
+        Choice("gradient_matching.num_networks", networks, "fit the time for distillation"),
+        Choice("gradient_matching.image_steps", 10, "as published for 10 images per class"),
+        Choice("gradient_matching.training_epochs", 10, "a fifth of what is published"),
+    ]
+
+
+def _choose_distribution_matching(work, class_counts, ipc, pictures=1, trained=0):
+    real = min(256, max(class_counts))
+    of_one = len(class_counts) * (real + 3 * pictures * ipc) + 3 * trained
+    iterations = _fit(work, of_one, 30, 20001)
+    reason = "fit the time for distillation"
+    return [Choice("distribution_matching.num_iterations", iterations, reason)]
+
+
+def _choose_idm(work, class_counts, ipc):
+    trained = 2 * 10 * min(256, sum(class_counts))
+    return [
+        *_choose_distribution_matching(work, class_counts, ipc, 4, trained),
+        Choice("distribution_matching.queue_size", 20, "a fifth of what is published"),
+    ]
+
+
+def _choose_dream(work, class_counts, ipc):
+    real, made = min(128, max(class_counts)), min(128, 4 * ipc)
+    trained = min(2000, sum(class_counts))
+    of_one = len(class_counts) * (3 * real + _STEP_PASSES * made) + 3.1 * trained
+    iterations = _fit(work, of_one, 20, 200_000)
+    networks = max(2, iterations // 100)
+    reason = "fit the time for distillation"
+    return [
+        Choice("dream.num_networks", networks, reason),
+        Choice("dream.inner_steps", min(100, iterations // networks), reason),
+    ]
+
+
+def _fit(work, of_one, least, most):
+    return max(least, min(most, int(work / of_one)))
+
+
+_MATCHING = {
+    "dc": _choose_gradient_matching,
+    "dsa": _choose_gradient_matching,
+    "dm": _choose_distribution_matching,
+    "idm": _choose_idm,
+    "dream": _choose_dream,
+}
 
 
 def _choose_evaluation(work, budget, rows, num_rows):

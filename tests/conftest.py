@@ -1,10 +1,23 @@
-"""Strict settings for the whole suite: JAX promotes nothing silently, no golden test skips."""
+"""Strict settings for the whole suite: JAX promotes nothing silently, no golden test skips.
 
+Compiling takes longer than computing here. So programs are compiled with few optimisations, unless
+LTDD_TEST_OPTIMIZED=1, and are kept for this run of the tests, so that its workers share them.
+"""
+
+import atexit
 import os
+import shutil
+import tempfile
 
-import jax
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+if _CACHE not in os.environ:  # in the process that starts the workers
+    os.environ[_CACHE] = tempfile.mkdtemp(prefix="ltdd_tests_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ[_CACHE], ignore_errors=True)
 
-from tests.golden_files import pytest_runtest_makereport  # noqa: F401
+import jax  # noqa: E402
+
+from tests.golden_files import pytest_runtest_makereport  # noqa: E402, F401
 
 # LTDD_TEST_PLATFORM=default runs the tests on the accelerator that JAX finds.
 _PLATFORM = os.environ.get("LTDD_TEST_PLATFORM", "cpu")
@@ -12,6 +25,8 @@ if _PLATFORM != "default":
     jax.config.update("jax_platforms", _PLATFORM)
 if _PLATFORM == "cpu":
     jax.config.update("jax_num_cpu_devices", 8)
+    few = not os.environ.get("LTDD_TEST_OPTIMIZED")
+    jax.config.update("jax_disable_most_optimizations", few)
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -45,11 +45,9 @@ def make_pictures(counts, seed=0):
 @pytest.fixture(scope="module")
 def quickly():
     """Programs compile faster; results are compared with each other only."""
-    jax.config.update("jax_disable_most_optimizations", True)
     before = jax.config.jax_debug_key_reuse
     jax.config.update("jax_debug_key_reuse", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update("jax_debug_key_reuse", before)
 
 

@@ -43,6 +43,38 @@ def test_more_time_gives_more():
     assert faster["trajectory.num_iterations"] > quick["trajectory.num_iterations"]
 
 
+@pytest.mark.parametrize("name", budget.BUDGETS)
+@pytest.mark.parametrize("num_rows", [3, 500, 10**6])
+def test_teachers_are_trained_within_the_steps_of_a_budget(name, num_rows):
+    """Breaks when a quick run trains for hours, or a setting is not one."""
+    settings = config.base_config()
+    for choice in budget.choose_teachers(name, num_rows):
+        config.set_field(settings, choice.field, choice.value)
+    config.validate(settings)
+    steps = settings.teacher.num_epochs * (num_rows // settings.teacher.batch_size)
+    if num_rows == 500:
+        assert steps <= {"quick": 1000, "standard": 4000, "thorough": 20000}[name]
+    assert 10 <= settings.teacher.num_epochs == settings.observer.num_epochs <= 200
+
+
+@pytest.mark.parametrize("method", ["dc", "dsa", "dm", "idm", "dream"])
+def test_methods_without_experts_fit_the_time_too(method):
+    """Breaks when a quick run takes the published 20 001 iterations, or trains experts."""
+    settings = config.base_config()
+    config.use_preset(settings, method)
+    sizes = []
+    for name in budget.BUDGETS:
+        found = choose(name, counts=(300, 60, 20), method=method)
+        assert not any(field.startswith(("experts.", "trajectory.")) for field in found)
+        for field, value in found.items():
+            config.set_field(settings, field, value)
+        config.validate(settings)
+        counted = [v for k, v in found.items() if k.endswith(("num_iterations", "num_networks"))]
+        sizes.append(counted[0])
+    assert sizes == sorted(sizes) and sizes[0] < sizes[1]
+    assert sizes[0] < {"dm": 20001, "idm": 20001}.get(method, 1001)
+
+
 def test_images_per_class_follow_the_classes_or_the_user():
     assert choose(counts=(100, 50, 9))["distill.ipc"] == 10  # a fifth of 50
     assert choose(counts=(9, 5, 2))["distill.ipc"] == 1

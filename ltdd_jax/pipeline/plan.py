@@ -72,6 +72,9 @@ def check_memory(run: Run, method: Method) -> None:
             advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
     elif "batch_size" in run.config[PRESETS[run.config.distill.method].section]:
         advice = f"--config.{PRESETS[run.config.distill.method].section}.batch_size, " + advice
+    asked = teachers.needed_teachers(run, method)
+    if needed == teachers.peak_bytes(run, asked):
+        advice = " and ".join(f"--config.{kind}.batch_size or width" for kind in asked)
     raise UserError(
         f"this run needs about {show_bytes(needed)} of memory and {show_bytes(free)} are free; "
         f"lower {advice}"
@@ -89,7 +92,12 @@ def check_disk(run: Run, method: Method) -> None:
     needed, free = of_experts + of_teachers + of_sets, files.free_bytes(root)
     if needed <= free:
         return
-    advice = "--config.experts.num_experts" if of_experts > of_sets else "--config.distill.ipc"
+    written = {
+        "--config.distill.ipc": of_sets,
+        "--config.experts.num_experts": of_experts,
+        "--config.teacher.width or --config.observer.width": of_teachers,
+    }
+    advice = max(written, key=written.__getitem__)
     raise UserError(
         f"this run writes about {show_bytes(needed)} and {show_bytes(free)} are free in {root}; "
         f"lower {advice}, free some disk space or use another --workdir"

@@ -73,13 +73,23 @@ def _choose_for_budget(config, train, keep):
         num_cores=len(os.sched_getaffinity(0)),
         num_devices=0 if backend.is_cpu() else len(backend.devices()),
         ipc=config.distill.ipc if "distill.ipc" in keep else 0,
+        method=config.distill.method,
     )
+    if _asks_teachers(config):
+        chosen += budgets.choose_teachers(config.budget, len(train.labels))
     processes.say(f"a {config.budget} run; chosen settings:")
     for choice in chosen:
         if choice.field in keep:
             continue
         config.update_from_flattened_dict({choice.field: choice.value})
         processes.say(f"  {choice.field} = {choice.value} ({choice.reason})")
+
+
+def _asks_teachers(config):
+    """Whether anything but trajectories and plain selections is asked for."""
+    section = presets.PRESETS[config.distill.method].section
+    labels = config.labels.relabel in ("teacher", "views") or "ii" in config.evaluation.blocks
+    return labels or section not in ("trajectory", "selection")
 
 
 def _choose_whitening(config, train):

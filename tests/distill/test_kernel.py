@@ -18,14 +18,6 @@ from ltdd_jax.distill import kernel_step as steps
 from ltdd_jax.types import UserError
 from tests.distill import tasks
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 LABELS, COUNTS = np.random.default_rng(0).normal(size=(6, 3)), (9, 4, 1)
 
 

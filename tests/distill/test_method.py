@@ -24,14 +24,6 @@ from tests.distill import tasks
 BLOCK = 3
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Compilation is nearly all of the time of this file."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A method, its inputs and its two compiled programs, which all tests share."""

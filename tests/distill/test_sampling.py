@@ -8,15 +8,6 @@ import pytest
 
 from ltdd_jax.distill import sampling
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Compilation is nearly all of the time of this file."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 SIZES = [(6, 2), (7, 3), (5, 5), (4, 1), (3, 10), (1, 1)]  # experts, experts per file
 
 

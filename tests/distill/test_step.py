@@ -26,14 +26,6 @@ RATES = dict(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Compilation is nearly all of the time of this file."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.golden
 @pytest.mark.parametrize("gradient", student.GRADIENTS)
 @pytest.mark.parametrize("name", golden_matching.NAMES)

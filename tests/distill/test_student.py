@@ -24,14 +24,6 @@ FULL_GRADIENTS = ("exact", "autodiff")
 ARGUMENTS = ("params", "images", "label_logits", "step_size")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Compilation is nearly all of the time of this file."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(autouse=True)
 def _double_precision(request):
     """float64, restored afterwards; the numbers of the reference are float32."""

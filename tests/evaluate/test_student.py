@@ -19,14 +19,6 @@ SHAPE, NUM_ROWS, NUM_CLASSES, BATCH = (4, 3, 1), 5, 3, 2
 NUM_FEATURES = 12
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Compilation is nearly all of the time of this file."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def _apply(params, images):
     found = params["classifier"]
     return images.reshape(len(images), -1) @ found["kernel"] + found["bias"][None]

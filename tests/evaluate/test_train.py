@@ -15,14 +15,6 @@ from tests.golden_files import load_golden, relative_error
 from tests.reference import torch_layout
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Compilation is nearly all of the time of this file."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.golden
 def test_golden_schedule():
     """Breaks when the drop or the number of epochs is off by one."""

@@ -27,14 +27,6 @@ RECIPE = train.Recipe(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """Compilation is nearly all of the time of this file."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def _identity(key, images):
     return images
 

@@ -14,6 +14,36 @@ MUTANTS = [
          "test_golden_test_permutation"),
     ),
     *of_file(
+        "ltdd_jax/data/disk_images.py", "tests/data/test_disk_images.py",
+        ("rows on disk read as one run", "prepend=-2) != 1)", "prepend=-2) < 1)",
+         "test_rows_are_those_of_the_array"),
+        ("damaged pixels on disk are used", ".hexdigest() == sums[str(start)]:", ".hexdigest():",
+         "test_damaged_pieces_are_made_again"),
+    ),
+    *of_file(
+        "ltdd_jax/data/pictures.py", "tests/data/test_folder.py",
+        ("pictures on disk in the order of the archive", "found.take(np.argsort(order))",
+         "found.take(np.array(order))", "test_an_archive_in_any_order_is_streamed"),
+        ("changed pictures are not decoded again", "entry.position, entry.changed)",
+         "entry.position)", "test_a_changed_picture_is_decoded_again"),
+    ),
+    *of_file(
+        "ltdd_jax/data/streamed.py", "tests/data/test_streamed.py",
+        ("programs read the rows of a batch backwards", "self.images[np.asarray(wanted)]",
+         "self.images[np.asarray(wanted)[::-1]]",
+         "test_programs_read_rows_as_from_the_device"),
+    ),
+    *of_file(
+        "ltdd_jax/data/imagenet.py", "tests/data/test_imagenet.py",
+        ("list of training pictures not followed", "train = [train[row] for row in rows]",
+         "train = list(train)", "test_only_listed_pictures_are_read"),
+    ),
+    *of_file(
+        "ltdd_jax/data/tfds_source.py", "tests/data/test_imagenet.py",
+        ("pictures without labels taken for the test", '{"imagenet2012": "validation"}', "{}",
+         "test_a_prepared_imagenet_is_the_same_as_the_folder"),
+    ),
+    *of_file(
         "ltdd_jax/data/zca.py", "tests/data/test_zca.py",
         ("ZCA eps outside of the root", "np.maximum(values, 0.0) + eps)",
          "np.maximum(values, 0.0)) + eps", "test_roots_of_the_covariance"),

@@ -87,13 +87,11 @@ def settings():
     """Settings of JAX for runs in this process, equal to runs.ENVIRONMENT; undone afterwards."""
     before = {name: getattr(jax.config, name) for name in _TOUCHED}
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_disable_most_optimizations", True)
     # Draws are used in the forward and in the backward pass on purpose.
     jax.config.update("jax_debug_key_reuse", False)
     yield
     for name, value in before.items():
         jax.config.update(name, value)
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -185,3 +185,20 @@ def test_numbers_that_go_wrong_name_the_rate(tmp_path):
     run = make_run(tmp_path, teacher__nets=("mlp",), teacher__learning_rate=1e30)
     with pytest.raises(UserError, match=r"--config\.teacher\.learning_rate"):
         teachers.run_teachers(run, ("teacher",))
+
+
+def test_memory_and_disk_of_teachers_are_foreseen(tmp_path, monkeypatch):
+    """Breaks when a teacher that does not fit is only noticed where it fails."""
+    run = make_run(tmp_path, distill__method="random")
+    network = teachers.list_members(run, "teacher")[1].network()
+    run = dataclasses.replace(run, problem=dataclasses.replace(run.problem, network=network))
+    method = dataclasses.replace(distill.make_method(run), teachers=("teacher",))
+    plan.check_memory(run, method)
+    plan.check_disk(run, method)
+    monkeypatch.setattr(plan.mesh, "free_memory", lambda: 1000)
+    with pytest.raises(UserError, match=r"lower --config\.teacher\.batch_size or width"):
+        plan.check_memory(run, method)
+    written = plan.set_bytes(run, method) + teachers.disk_bytes(run, ("teacher",))
+    monkeypatch.setattr(plan.files, "free_bytes", lambda path: written - 1)
+    with pytest.raises(UserError, match="free some disk space"):
+        plan.check_disk(run, method)

@@ -124,7 +124,6 @@ _TOUCHED = (
     "jax_debug_key_reuse",
     "jax_compilation_cache_dir",
     "jax_default_matmul_precision",
-    "jax_disable_most_optimizations",
     "jax_persistent_cache_min_compile_time_secs",
 )
 
@@ -133,7 +132,6 @@ _TOUCHED = (
 def quick_compilation() -> Iterator[None]:
     """Settings of JAX for short programs, undone afterwards."""
     before = {name: jax.config.values[name] for name in _TOUCHED}
-    jax.config.update("jax_disable_most_optimizations", True)
     # Draws are used in the forward and in the backward pass on purpose.
     jax.config.update("jax_debug_key_reuse", False)
     try:
