@@ -217,11 +217,13 @@ def test_epochs_can_be_run_in_parts():
 def test_predictions_are_of_the_average():
     """Breaks when the last parameters are tested where an average is kept."""
     made, (state, _) = _train("mse, adamw", _lesson(2), _teaching())
-    images = np.random.default_rng(4).normal(size=(50, *SHAPE)).astype(np.float32)
+    images = np.random.default_rng(4).normal(size=(3000, *SHAPE)).astype(np.float32)
     found = np.asarray(jax.jit(made.predict)(state, images))
     for i in range(2):
         expected = np.argmax(_apply(_member(state.averaged, i), images), axis=1)
         np.testing.assert_array_equal(found[i], expected)
+        last = np.argmax(_apply(_member(state.train.params, i), images), axis=1)
+        assert (last != expected).any()
     assert found.dtype == np.int32
 
 

@@ -41,7 +41,8 @@ MUTANTS = [
         ("stored view of another epoch", "epoch % num_views", "(epoch + 1) % num_views",
          "test_stored_views_come_round_in_turn_with_their_labels"),
         ("average not tested", "return self.train.params if self.averaged is None else "
-         "self.averaged", "return self.train.params", "test_predictions_are_of_the_average"),
+         "self.averaged", "return self.train.params",
+         "test_predictions_are_of_the_average test_steps_are_those_written_out"),
     ),
     *of_file(
         "ltdd_jax/pipeline/rows.py", "tests/pipeline/test_rows.py",
