@@ -69,12 +69,13 @@ _SETTINGS = {
         500, at_least(1), "Synthetic images per step of the pool; more than there are means all."
     ),
     "margin": Field(
-        0.0,
+        1.0,
         at_least(0),
-        "Lowers a real image's own logit in the loss by margin (N_min / N_c)^(1/4).",
+        "Lowers a real image's own logit in the loss by margin (N_min / N_c)^(1/4), so that rare "
+        "classes, whose few images are soon predicted too well, keep being learned; 0 is off.",
     ),
     "exclude_starts": Field(
-        False, FREE, "Leave the real images that the synthetic ones start from out of the batches."
+        True, FREE, "Leave the real images that the synthetic ones start from out of the batches."
     ),
     "rate_power": Field(
         0.0,
@@ -114,6 +115,8 @@ families.register(
                 "kernel.first.ridge": 1e-6,
                 "kernel.second.ridge": 1e-6,
                 "kernel.teacher_weight": 0.0,
+                "kernel.margin": 0.0,
+                "kernel.exclude_starts": False,
             },
         ),
     },
