@@ -42,10 +42,15 @@ MUTANTS = [
     ),
     *of_file(
         "ltdd_jax/distill/distribution_matching.py", _DISTRIBUTION,
-        ("DM sums the synthetic embeddings", "jnp.full((ipc,), 1 / ipc,", "jnp.full((ipc,), 1.0,",
+        ("DM sums the synthetic embeddings", "embed(params, made).mean(axis=0)",
+         "embed(params, made).sum(axis=0)",
          "test_every_image_of_a_class_gets_the_same_closed_form_gradient"),
         ("DM keeps its network", "task.network.init(network_key)",
          "task.network.init(jax.random.key(0))", "test_every_iteration_has_a_new_network"),
+        ("DM's batch norms see padding", "present / present.sum()",
+         "present * 0 + 1 / present.size", "test_batch_norms_see_all_classes_at_once"),
+        ("DM's batch norms see one class", "if task.network.has_statistics else match_in_turn",
+         "if False else match_in_turn", "test_batch_norms_see_all_classes_at_once"),
     ),
     *of_file(
         "ltdd_jax/distill/image_steps.py", _IDM,
