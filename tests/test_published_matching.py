@@ -101,8 +101,9 @@ def test_method_has_the_published_constants(method):
 
 
 @pytest.mark.parametrize("method", ["dc", "dsa"])
-@pytest.mark.parametrize("source", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("source", ["cifar10", "cifar100", "tiny_imagenet", "fashion_mnist"])
 def test_loops_of_gradient_matching(source, method):
+    """They depend on the images per class alone."""
     for ipc, (outer, inner) in LOOPS.items():
         chosen = presets.choose(method, source, ipc)
         assert chosen["gradient_matching.image_steps"] == outer

@@ -6,6 +6,7 @@ from ltdd_jax.rules import FREE, MOMENTUM, POSITIVE, Field, at_least, one_of
 
 # Images per class -> steps of the images under one network, epochs of training between two.
 _LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+_EVALUATED = ("cifar10", "cifar100")
 
 SETTINGS = {
     "num_networks": Field(
@@ -38,15 +39,18 @@ SETTINGS = {
 
 
 def _publish(evaluation: dict) -> dict:
-    """(data source, images per class) -> fields; the same for both data sets."""
+    """(data source, images per class) -> fields.
+
+    The loops depend on the images per class alone; the evaluation is that of the papers' data.
+    """
+    evaluation = {"evaluation.batch_size": 256, **evaluation}
     return {
         (source, ipc): {
             "gradient_matching.image_steps": outer,
             "gradient_matching.training_epochs": inner,
-            "evaluation.batch_size": 256,
-            **evaluation,
+            **(evaluation if source in _EVALUATED else {}),
         }
-        for source in ("cifar10", "cifar100")
+        for source in (*_EVALUATED, "fashion_mnist", "tiny_imagenet", "imagenet")
         for ipc, (outer, inner) in _LOOPS.items()
     }
 

@@ -115,13 +115,13 @@ _EDC = _for_all(
     layers="all",
     class_weight=0.5,
     augmentation="crop",
+    image_lr=0.05,
 )
 # The authors' branches for CIFAR-10 and CIFAR-100; Tiny-ImageNet takes the numbers of CIFAR-100.
 _NUMBERS = {
     (source, ipc): _for_all(
         num_steps=75 if source == "cifar10" else 2000,
         view_min_area=0.08 if source == "cifar10" else 0.5,
-        image_lr=0.05,
         batch_size=100,
         ema=0.8,
     )
@@ -148,7 +148,7 @@ _RLDD_NUMBERS = {
 # Published for CIFAR-100, the observer's batch size apart; the others take the same (our choice).
 _SQUEEZED = {"num_epochs": 200, "learning_rate": 0.1, "batch_size": 128, "weight_decay": 5e-4}
 _SRE2L_NUMBERS = {
-    (source, ipc): _for_all(num_steps=1000, image_lr=0.25, batch_size=100, jitter=4)
+    (source, ipc): _for_all(num_steps=1000, batch_size=100, jitter=4)
     | _observed_by("resnet18_bn", **_SQUEEZED)
     for source in _SOURCES
     for ipc in _IPCS
@@ -172,6 +172,7 @@ families.register(
                 class_weight=0.0,
                 targets="running",
                 augmentation="roll",
+                image_lr=0.25,
             ),
             _SRE2L_NUMBERS,
         ),

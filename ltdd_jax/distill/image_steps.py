@@ -54,7 +54,8 @@ def make_start(
       ipc: images per class.
       kind: "real" (R_c(ipc), repeated cyclically where a class has fewer) or "noise", N(0, 1).
       step_size: learning rate that the set is evaluated with.
-      partition: f; every cell of an image is a draw of its own, made smaller bilinearly.
+      partition: f; every cell of an image is a draw of its own, made smaller bilinearly, which
+        also takes noise nearer to 0.
     """
     key, noise_key = jax.random.split(task.stream("initialize"))
     labels = np.repeat(np.arange(task.num_classes), ipc)

@@ -58,8 +58,8 @@ def init_optimizer(tx: optax.GradientTransformation, params: Params) -> optax.Op
 def settle(network: Network, params: Params, real: jax.Array, rows, weights) -> Params:
     """Parameters whose statistics have seen a few real images; the same where there are none.
 
-    The published program does this before it matches a network with batch norms, which are then
-    frozen: those of single classes would say which class it is.
+    The published program of DC does this before it matches a network with batch norms, which are
+    then frozen: those of single classes would say which class it is.
 
     Args:
       network: the architecture.

@@ -71,6 +71,8 @@ def test_what_a_method_is(name):
     assert (found.initial_images, found.batch_order, found.layers) == (images, order, layers)
     assert (found.class_weight, found.targets) == (share, targets)
     assert variance in (None, found.class_statistics) and found.augmentation == augmentation
+    # The same for all data: SRe2L starts from noise and has far to go.
+    assert found.image_lr == (0.25 if name == "sre2l" else 0.05)
 
 
 def test_crops_of_the_published_size():

@@ -1,4 +1,4 @@
-"""Random resized crops and cutmix against loops over pixels and against PyTorch's resize."""
+"""Random resized crops and cutmix against loops over pixels."""
 
 import jax
 import jax.numpy as jnp

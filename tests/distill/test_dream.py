@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltdd_jax import training
+from ltdd_jax.data import cutmix
 from ltdd_jax.distill import dream, gradient_distance
-from tests.distill import tasks
-from tests.distill.test_gradient_matching import make_gradients
+from tests.distill import linear, tasks
+from tests.distill.test_gradient_matching import make_gradients, weight_gradient
+from tests.distill.test_idm import expand
 
 
 def test_distance_is_of_convolutions_alone():
@@ -23,6 +26,107 @@ def test_distance_is_of_convolutions_alone():
     for layer, name in (("classifier", "kernel"), ("classifier", "bias"), ("norm", "scale")):
         b[layer][name] += 5
     np.testing.assert_allclose(gradient_distance.convolution_distance(a, b), expected, rtol=1e-5)
+
+
+def make_one_convolution():
+    """(task, kernel [16, 2]): softmax regression as a convolution that covers the image."""
+    task, kernel, _ = linear.make_task((3, 2))
+
+    def apply(params, images):
+        products = images.reshape(len(images), -1) @ params["conv"]["kernel"].reshape(16, 2)
+        return products + params["conv"]["bias"][None]
+
+    network = dataclasses.replace(
+        task.network,
+        apply=apply,
+        train=lambda params, images, weights=None: (apply(params, images), params),
+    )
+    conv = {"kernel": jnp.asarray(kernel.reshape(4, 4, 1, 2), jnp.float32), "bias": jnp.zeros(2)}
+    return dataclasses.replace(task, network=network), kernel, {"conv": conv}
+
+
+def make_loss(task, **settings):
+    settings = {"augment_one": "", "augment_always": "", "partition": 1} | settings
+    return dream.make_class_loss(task, 2, {"decoded_batch_size": 8} | settings)
+
+
+def test_loss_of_a_class_and_its_gradient():
+    """Squared distance of the gradients, and its own by finite differences.
+
+    Breaks when images are of another class, a padded representative counts, cells are matched as
+    they are stored, or the gradients are of sums.
+    """
+    task, kernel, params = make_one_convolution()
+    own, real, weights = task.images[:2], task.images[2:5], np.array([0.5, 0.5, 0])
+
+    def exact(x):
+        shown = expand(x)
+        target = weight_gradient(kernel, real, 1, weights)
+        made = weight_gradient(kernel, shown, 1, np.full(8, 1 / 8))
+        return np.square(target - made).sum()
+
+    value, gradient = jax.jit(jax.value_and_grad(make_loss(task, partition=2), argnums=1))(
+        params, own, 1, real, np.float32(weights), jax.random.key(0)
+    )
+    assert float(value) == pytest.approx(exact(np.float64(own[..., 0])), rel=1e-4)
+    expected = linear.differentiate(exact, own[..., 0])
+    np.testing.assert_allclose(gradient[..., 0], expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_real_and_synthetic_pictures_are_augmented_alike_and_drawn_where_there_are_many():
+    """Breaks when only one side is augmented, or always the first pictures are matched."""
+    task, _, params = make_one_convolution()
+    own, weights = jnp.asarray(task.images[:2]), jnp.full(2, 0.5)
+
+    def evaluate(real, count=1, **settings):
+        loss = jax.jit(make_loss(task, **settings))
+        arguments = params, own, 0, real, jnp.full(len(real), 1 / len(real))
+        return {round(float(loss(*arguments, jax.random.key(i))), 5) for i in range(count)}
+
+    assert evaluate(own, 5, augment_always="color_cutout", augment_one="flip") == {0.0}
+    other = jnp.asarray(task.images[3:])
+    assert evaluate(other, augment_always="color") != evaluate(other)
+    one_by_one = set()
+    for row in range(2):
+        single = jnp.stack([own[row]] * 2)
+        value = make_loss(task)(params, single, 0, other, weights, jax.random.key(0))
+        one_by_one.add(round(float(value), 5))
+    np.testing.assert_allclose(
+        sorted(evaluate(other, 12, decoded_batch_size=1)), sorted(one_by_one), atol=2e-5
+    )
+
+
+def test_network_learns_both_labels_of_mixed_images(monkeypatch):
+    """Heavy-ball steps on batches whose labels are a quarter their own, written out.
+
+    Breaks when labels and shares change places, or momentum or decay are lost.
+    """
+    task, kernel, params = make_one_convolution()
+
+    def mix(key, images, chance):
+        assert chance == 0.5
+        return images, jnp.array([2, 0, 1]), jnp.float32(0.25)
+
+    monkeypatch.setattr(cutmix, "cutmix", mix)
+    tx = training.make_optimizer(momentum=0.9, weight_decay=0.1)
+    train = dream.make_training(task.network, tx, {"cutmix_chance": 0.5, "network_lr": 0.2})
+    rows = np.array([[0, 3, 4], [1, 2, 3]])
+    batches = dream.real_batches.pad(list(rows))
+    state = jax.jit(train)(
+        jax.random.key(0), training.init_train_state(params, tx), batches, task.images, task.labels
+    )
+    moved = np.zeros_like(kernel)
+    bias, moved_bias = np.zeros(2), np.zeros(2)
+    for batch in rows:
+        flat = np.float64(task.images[batch]).reshape(3, -1)
+        hot = np.eye(2)[task.labels[batch]]
+        residual = linear.softmax(flat @ kernel + bias) - 0.25 * hot - 0.75 * hot[[2, 0, 1]]
+        moved = 0.9 * moved + flat.T @ residual / 3 + 0.1 * kernel
+        moved_bias = 0.9 * moved_bias + residual.mean(axis=0) + 0.1 * bias
+        kernel, bias = kernel - 0.2 * moved, bias - 0.2 * moved_bias
+    found = state.params["conv"]
+    np.testing.assert_allclose(found["kernel"].reshape(16, 2), kernel, atol=1e-5)
+    np.testing.assert_allclose(found["bias"], bias, atol=1e-5)
 
 
 def test_representatives_are_of_their_class_and_whole_in_a_small_one():
@@ -122,6 +226,16 @@ def test_networks_are_trained_and_renewed(case):
     assert [int(s.network.step) for s in states] == [0, 2, 4, 2]
     kernels = [s.network.params["block_0"]["conv"]["kernel"] for s in states]
     assert 0 < np.abs(kernels[2] - kernels[1]).max() < 0.1 < np.abs(kernels[3] - kernels[2]).max()
+
+
+def test_representatives_are_chosen_at_intervals(case):
+    """Two iterations each; breaks when old ones are matched, or new ones are chosen every time."""
+    states = case.take_steps(3)
+    constants = {name: jnp.asarray(x) for name, x in case.method.constants().items()}
+    for i, is_kept in enumerate((False, True, False)):
+        others = states[i].replace(queries=jnp.array([[0] * 6, [6] * 6], jnp.int32))
+        found = case.step(others, case.method.read(i), **constants)[0].synthetic.images
+        assert np.array_equal(found, states[i + 1].synthetic.images) != is_kept
 
 
 def test_first_images_are_representatives_shrunk_into_the_cells():

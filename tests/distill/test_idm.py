@@ -118,6 +118,40 @@ def test_every_class_is_a_step_of_all_images():
     assert np.abs(images[0] - images[1]).max() > 0.1
 
 
+def test_images_follow_one_drawn_network_and_its_accuracy():
+    """Two members, one of them zero, and a free place; the loss in NumPy says which was drawn.
+
+    Breaks when always the same is drawn, a free place is, or the accuracy is another's.
+    """
+    task, kernel, matrix = linear.make_task((3, 2), features=5)
+    method = make_method(task, initial_networks=2, queue_size=3, queue_interval=100, batch_size=2,
+                         accuracy_interval=0, image_lr=0.0, ce_weight=0.25)  # fmt: skip
+    state = method.init(jax.random.key(0), method.start())
+    scale = np.array([1, 0, 100], np.float32)[:, None, None]
+    params = {"classifier": {**state.queue.params["classifier"]}}
+    params["classifier"]["kernel"] = params["classifier"]["kernel"] * scale
+    queue = state.queue.replace(
+        params=params, hits=jnp.array([1.0, 3.0, 4.0]), seen=jnp.array([4.0, 4.0, 4.0])
+    )
+    batch = method.read(1).matched
+    images = np.asarray(state.synthetic.images, np.float64)[..., 0].reshape(2, 2, 4, 4)
+    expected = {
+        percent: sum(
+            objective(own, np.float64(task.images[rows]), label, own_kernel, matrix, percent)
+            for label, (own, rows) in enumerate(zip(images, batch.indices, strict=True))
+        )
+        for percent, own_kernel in ((25.0, kernel), (75.0, 0 * kernel))
+    }
+    step, seen = jax.jit(method.step), set()
+    for seed in range(12):
+        start = state.replace(step=jnp.int32(1), key=jax.random.key(seed), queue=queue)
+        _, metrics = step(start, method.read(1), **method.constants())
+        percent = float(metrics["network_accuracy"])
+        assert float(metrics["loss"]) == pytest.approx(expected[percent], rel=1e-4)
+        seen.add(percent)
+    assert seen == {25.0, 75.0}
+
+
 def test_members_are_trained_by_heavy_ball_with_decay_and_counted():
     """Two rounds of two steps on natural batches, written out; the momentum is kept between them.
 
