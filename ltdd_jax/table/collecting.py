@@ -68,7 +68,7 @@ class Line:
       over_random: percentage points above random real images of the same block and report, with
         labels of the same kind where these were evaluated.
       beside: name in `BESIDE` -> summary of the same images in that form.
-      teacher: accuracy of the teacher that labels, percent; None without one.
+      teacher: accuracy of the teachers that label, by their mean logits, percent; None without one.
       published: number of the literature for the same cell.
       differences: of the set-up from the published one, clauses.
     """
@@ -143,7 +143,7 @@ def _collect(job: Job, report: Mapping[str, Any], find: Find) -> list[Line]:
                 beside={name: results[name] for name in BESIDE if name in results}
                 if row == DISTILLED
                 else {},
-                teacher=_find_teacher(report) if block == SECOND else None,
+                teacher=summary.get("teacher", {}).get("mean"),
                 published=published,
                 differences=_differences(job, report, row, published) if published else (),
             )
@@ -157,12 +157,6 @@ def _gain(results, row, summary, block):
         return summary["ior"]
     random = results.get((_PREFIX if block == SECOND else "") + RANDOM)
     return None if random is None else summary["mean"] - random["mean"]
-
-
-def _find_teacher(report):
-    """Accuracy of what labels in block (ii): the mean of several teachers, or the one there is."""
-    found = report.get("teacher") or report.get("teachers", {}).get("teacher", {})
-    return found.get("mean")
 
 
 def _belongs(method, block):

@@ -19,10 +19,11 @@ def shown(lines):
     return [(x.block, x.title) for x in lines if x.kind != "initial"]
 
 
-def with_second(mean, random):
+def with_second(mean, random, teacher=62.9):
+    several = {"mean": teacher, "balanced": teacher, "nets": 2}
     more = {
-        "ii_distilled": made_up.make_summary(mean, block="ii"),
-        "ii_random_real": made_up.make_summary(random, block="ii"),
+        "ii_distilled": made_up.make_summary(mean, block="ii", teacher=several),
+        "ii_random_real": made_up.make_summary(random, block="ii", teacher=several),
     }
     return made_up.make_report(50.0, **more)
 
@@ -57,19 +58,22 @@ def test_other_forms_of_the_same_images_stand_beside_them():
         "distilled_8bit": made_up.make_summary(49.0),
         "random_real_soft": made_up.make_summary(36.0),
     }
-    report = made_up.make_report(50.0, **more) | {"teacher": {"mean": 62.9}}
-    lines = collect("mtt", reports=[report])
+    lines = collect("mtt", reports=[made_up.make_report(50.0, **more)])
     (line,) = [x for x in lines if x.row == "distilled"]
     assert {name: x["mean"] for name, x in line.beside.items()} == {
         "distilled_hard": 41.0, "distilled_8bit": 49.0,
     }  # fmt: skip
     assert [x.title for x in lines][:2] == ["random real images", "random real images, soft labels"]
-    assert all(x.teacher is None for x in lines)  # none labels in block (i)
-    second = collect("mtt", reports=[with_second(55.0, 54.0) | {"teacher": {"mean": 62.9}}])
-    assert {x.teacher for x in second if x.block == "ii"} == {62.9}
-    one = with_second(55.0, 54.0) | {"teachers": {"teacher": {"mean": 61.0}}}
-    second = collect("mtt", reports=[one])
-    assert {x.teacher for x in second if x.block == "ii"} == {61.0}
+
+
+def test_the_teacher_of_a_block_is_what_labels_its_rows():
+    """Breaks when the accuracy of one of several teachers is shown for that of their mean logits,
+    or none is, or one stands beside block (i).
+    """
+    each = {f"teacher_{n}": {"mean": 60.0 + n} for n in (1, 2)}  # as reports name several
+    lines = collect("mtt", reports=[with_second(55.0, 54.0) | {"teachers": each}])
+    assert {x.teacher for x in lines if x.block == "ii"} == {62.9}
+    assert {x.teacher for x in lines if x.block == "i"} == {None}
 
 
 def test_settings_do_not_mix():
