@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from ltdd_jax.data import disk_images, long_tail, request, streamed
+from ltdd_jax.data import disk_images, long_tail, normalize, request, streamed
 from ltdd_jax.distill.method import Teacher
 from ltdd_jax.pipeline import artefacts, evaluate, labels, rows
 from ltdd_jax.runtime import interrupt
@@ -108,6 +108,27 @@ def test_further_rows_change_labels_or_pixels_and_nothing_else(tmp_path):
     }  # fmt: skip
     assert found["distilled_hard"].stored_bytes["labels"] == 0
     assert found["distilled_8bit"].stored_bytes["images"] == pixels
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_pixels_of_8_bits_are_stored_as_bytes(tmp_path, whiten):
+    """Breaks when images that a method has rounded, or only cut, count four bytes for a value; or
+    when images with finer pixels count one.
+    """
+    run = small_run.make_run(tmp_path)
+    problem = dataclasses.replace(
+        run.problem, preprocessing=normalize.fit(run.problem.train.images, whiten=whiten)
+    )
+    run = dataclasses.replace(run, problem=problem)
+    small_run.write_sets(run)
+    final = artefacts.read_set(run, artefacts.FINAL)
+    pixels = np.arange(6 * 4).reshape(final.synthetic.images.shape) / np.float32(24)
+    for levels, num_bytes in ((255, 1), (1023, 4)):
+        images = normalize.apply(problem.preprocessing, np.rint(pixels * levels) / levels)
+        synthetic = dataclasses.replace(final.synthetic, images=images)
+        artefacts.write_set(run, synthetic, final.labels, artefacts.FINAL)
+        (row,) = (x for x in rows.make_rows(run) if x.name == "distilled")
+        assert row.stored_bytes["images"] == num_bytes * 6 * 4
 
 
 def test_random_real_images_get_labels_of_the_same_source(tmp_path, monkeypatch):
