@@ -17,6 +17,11 @@ _PREFIX = "ii_"  # of rows of the second block
 # Published with labels of a teacher for every view, so that they belong into the second block.
 _OF_TEACHERS = ("sre2l", "rded", "edc", "edc_adsa", "rldd")
 
+_OTHER_PROTOCOL = (
+    "published number: students trained as its paper does; ours: as the section student says, the "
+    "same for all rows"
+)
+
 # The row of every report draws other images for each network, a set is drawn once.
 _TITLES = {"random": "random real images, drawn once"}
 
@@ -37,12 +42,14 @@ _WORDS = {
 # These change no result, or are columns of the table.
 _SILENT = (
     "name", "seed", "budget", "runtime.", "data.data_dir", "data.path", "data.follow_links",
-    "data.max_", "experts.path", "evaluation.num_seeds", "evaluation.full_num_epochs",
+    "data.max_", "data.memory", "data.cache", "experts.path", "evaluation.num_seeds",
+    "evaluation.full_num_epochs",
     "evaluation.baseline_rates", "evaluation.held_out", "evaluation.tuning_epochs",
     "evaluation.curve", "evaluation.extra_rows", "evaluation.keep_networks", "evaluation.blocks",
     "evaluation.networks",
     "evaluation.protocols", "distill.keep_steps",
 )  # fmt: skip
+_TOLD = ("runtime.precision",)  # the one of its section that changes results
 _OF_RANDOM = (
     "data.",
     "net.",
@@ -186,12 +193,16 @@ def _differences(job: Job, report, row, published: Published) -> tuple[str, ...]
     ]
     if published.selection != NOT_SAID:
         changed.append(f"published number: {published.selection}; ours: the last iterate")
+    if row.startswith(_PREFIX):  # every paper has another one
+        changed.append(_OTHER_PROTOCOL)
     return (*changed, *job.cell.notes)
 
 
 def _is_told(field, job, report, row):
     """Whether a field has a say in the result and is no column of the table."""
     section, _, rest = field.partition(".")
+    if field in _TOLD:
+        return True
     if field.startswith(_SILENT) or (section == "student" and not row.startswith(_PREFIX)):
         return False
     if row.removeprefix(_PREFIX) == RANDOM:

@@ -131,6 +131,8 @@ def test_numbers_published_with_labels_of_a_teacher_stand_in_the_second_block():
     found = collect_lines([(job, with_second(55.0, 54.0))], literature.find)
     published = {x.row: x.published and x.published.mean for x in found}
     assert published["distilled"] is None and published["ii_distilled"] == 62.7
+    (taught,) = [x for x in found if x.row == "ii_distilled"]
+    assert taught.differences == (_PROTOCOL,)
     published = {x.row: x.published and x.published.mean for x in lines}
     assert published["distilled"] == 37.7 and published["ii_distilled"] is None
     assert published["random_real"] == 34.4 and published["ii_random_real"] is None
@@ -142,6 +144,12 @@ _SELECTION = (
 )
 
 
+_PROTOCOL = (
+    "published number: students trained as its paper does; ours: as the section student says, the "
+    "same for all rows"
+)
+
+
 def test_differences_of_the_set_up_are_told():
     overrides = {
         **made_up.NARROW,
@@ -149,6 +157,8 @@ def test_differences_of_the_set_up_are_told():
         "evaluation.num_epochs": 300,
         "evaluation.num_seeds": 3,  # a column
         "runtime.log_steps": 7,  # changes nothing
+        "data.memory": "load",  # nor does this
+        "runtime.precision": "tf32",
         "selection.budget": "proportional",  # of other methods
         "experts.classifier.num_epochs": 3,  # not trained for this method
         "teacher.num_epochs": 3,  # not asked by it
@@ -161,6 +171,7 @@ def test_differences_of_the_set_up_are_told():
         "epochs of the experts 80 in place of 100",
         "iterations 500 in place of 10001",
         "epochs of the evaluation 300 in place of 1000",
+        "runtime.precision tf32 in place of float32",
         _SELECTION,
         "pictures are JPEG files",
     }
@@ -168,6 +179,7 @@ def test_differences_of_the_set_up_are_told():
     assert set(random.differences) == {
         "width of the network 64 in place of 128",
         "epochs of the evaluation 300 in place of 1000",
+        "runtime.precision tf32 in place of float32",
         "pictures are JPEG files",
     }
 
