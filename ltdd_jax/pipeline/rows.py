@@ -107,11 +107,9 @@ def make_rows(run: Run) -> list[Row]:
     final = labels_of.read_final(run)[0]
     epochs = run.config.evaluation.num_epochs
     preset = find_preset(run)
-    if preset.section == "selection":  # real images, so the rate is chosen as for real images
-        chosen = _set_row(run, "distilled", preset.title, final, epochs, rate=None)
-        rows = [
-            dataclasses.replace(chosen, load_kept=lambda kept, count: chosen.load(count)),
-        ]
+    if preset.section == "selection":  # of all real images, also of those that judge rates
+        title, rate_of = preset.title, "random_real"
+        rows = [_set_row(run, "distilled", title, final, epochs, rate=None, rate_of=rate_of)]
         return [*rows, *_baselines(run, final)]
     title = f"distilled set ({preset.title})"
     rate = float(final.synthetic.step_size)

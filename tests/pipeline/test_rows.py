@@ -110,6 +110,17 @@ def test_further_rows_change_labels_or_pixels_and_nothing_else(tmp_path):
     assert found["distilled_8bit"].stored_bytes["images"] == pixels
 
 
+def test_the_rate_of_a_selection_is_not_judged_by_images_that_are_in_it(tmp_path):
+    """Breaks when networks are trained on held-out images, since a selection is of all images."""
+    run = small_run.make_run(tmp_path, distill__method="k_center")
+    small_run.write_sets(run)
+    found = {row.name: row for row in rows.order_for_rates(rows.make_rows(run))}
+    assert list(found) == ["random_real", "full_real", "distilled"]
+    tuned = [row.name for row in found.values() if row.rate is None and not row.rate_of]
+    assert tuned == ["random_real", "full_real"]  # whose images are drawn from those kept
+    assert found["distilled"].rate_of == "random_real"
+
+
 @pytest.mark.parametrize("whiten", [False, True])
 def test_pixels_of_8_bits_are_stored_as_bytes(tmp_path, whiten):
     """Breaks when images that a method has rounded, or only cut, count four bytes for a value; or
