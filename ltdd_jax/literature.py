@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 DAMED = "Zhao et al., Distilling Long-tailed Datasets, CVPR 2025, arXiv 2408.14506"
 RLDD = "Cui et al., Rethinking Long-tailed Dataset Distillation, AAAI 2026, arXiv 2511.18858"
-ADSA = "ADSA, NeurIPS 2025, arXiv 2511.17914; own set-up and student"
+ADSA = "ADSA, NeurIPS 2025, arXiv 2511.17914; own set-up, student and teachers not said"
 NOT_SAID = "not said"
 _BEST = "best of 21 evaluations on the test set, one network each"  # the released program
 
@@ -28,7 +28,8 @@ class Published:
       std: as printed; None where none is.
       source: the paper whose table it stands in.
       selection: how the evaluated iterate was chosen.
-      student: network that was trained on the set; it was distilled with the ConvNet.
+      student: network that was trained on the set, or `NOT_SAID`; where it is another than the
+        ConvNet, the set was distilled with that.
     """
 
     data: str
@@ -85,7 +86,7 @@ rldd      63.6±0.5 68.3±0.2 74.1±0.2 62.9±0.2 67.3±0.3 70.6±0.1 62.7±0.1 
     ),
     (
         "cifar10",
-        ("convnet, of another set-up",),
+        (NOT_SAID,),
         ((100, 10), (50, 50), (100, 50)),
         {ADSA: "edc 50.9 65.6 56.0\nedc_adsa 68.7 76.4 74.8"},
     ),

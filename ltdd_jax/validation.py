@@ -36,6 +36,7 @@ def check_fields(values: Mapping[str, Any]) -> None:
     for path, field in table.items():
         _check_field(path, values[path], field)
     _check_data(values)
+    _check_evaluation(values)
     section = presets.PRESETS[values["distill.method"]].section
     if section in CHECKS:
         CHECKS[section](values)
@@ -113,6 +114,19 @@ def _check_data(values: Mapping[str, Any]) -> None:
             "--config.data.mismatched_test=true normalises the test images only, so it needs "
             "--config.data.normalize=false"
         )
+
+
+def _check_evaluation(values: Mapping[str, Any]) -> None:
+    if "i" in values["evaluation.blocks"]:
+        return
+    for name, of_block in (("networks", ""), ("protocols", "sgd")):
+        value = values[f"evaluation.{name}"]
+        if value != of_block:
+            raise UserError(
+                f"--config.evaluation.{name}={value} asks for further trainings of the rows of "
+                f"block i, which is not evaluated: set --config.evaluation.blocks=('i', 'ii'), or "
+                f"--config.evaluation.{name}={of_block}"
+            )
 
 
 def _check_trajectory(values: Mapping[str, Any]) -> None:

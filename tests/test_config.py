@@ -148,6 +148,10 @@ def test_impossible_value_is_refused_with_field_value_and_range(field, value, ex
         ),
         ({"trajectory__classifier__matched": "all"}, "it must be classifier"),
         ({"trajectory__labels": "target"}, "as the preset tesla has them"),
+        *(
+            ({"evaluation__blocks": ("ii",), f"evaluation__{name}": value}, "block i")
+            for name, value in (("networks", "mlp"), ("protocols", "sgd,adam"))
+        ),
     ],
 )
 def test_impossible_combination_is_refused(fields, expected):

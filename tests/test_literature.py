@@ -74,6 +74,14 @@ def test_no_number_is_made_up():
     assert all(0 < p.mean < 100 for p in literature.PUBLISHED)
 
 
+def test_numbers_of_an_unknown_student_stand_beside_no_row_of_ours():
+    """Breaks when numbers whose student nobody knows are given one, or claim the ConvNet's cell."""
+    unknown = [row for row in literature.PUBLISHED if "2511.17914" in row.source]
+    assert len(unknown) == 6
+    assert {row.student for row in unknown} == {literature.NOT_SAID}
+    assert literature.find("cifar10", 100, 10, "edc").mean == 53.2
+
+
 @pytest.mark.parametrize("data", FILES)
 def test_every_printed_cell_is_an_argument(data):
     """Breaks when a cell of the tables cannot be run, or a method's preset does not fit its data.

@@ -137,7 +137,7 @@ def count_flops(run: Run, method: Method) -> dict[str, float]:
     full = full_epochs * num_rows * epoch
     full_tuning = full / settings.num_seeds * -(-tuned // settings.num_seeds) * settings.num_seeds
     asked = teachers.needed_teachers(run, method)
-    own, baselines = small * (3 if method.num_iterations else 1 + tuned), small * (1 + tuned)
+    own, baselines = small * (3 if method.num_iterations else 1), small * (1 + tuned)
     has = {block: block in settings.blocks for block in ("i", "ii")}
     own += small * len(settings.extra_rows) * bool(method.num_iterations)
     taught = _count_taught(run, seen) if has["ii"] else 0.0

@@ -18,7 +18,7 @@ from ltdd_jax.presets import PRESETS
 from ltdd_jax.report import page, text
 from ltdd_jax.runtime import files, processes
 
-# What a set was made by stays its own.
+# What a set was made by stays its own, even where the run has other experts or teachers by now.
 _MADE_BY = ("experts", "teacher", "observer", "distill", *families.BUILDERS)
 
 
@@ -45,7 +45,8 @@ def write_report(
       described: the plan.
     """
     record = claims.read_set_record(run.workspace) or {"identity": {}, "config": {}}
-    of_set = {name: record["config"][name] for name in _MADE_BY if name in record["config"]}
+    asked = {*record["identity"], *record["identity"].get("teachers", ())}
+    of_set = {name: record["config"][name] for name in _MADE_BY if name in asked}
     made = text.make_report(
         results,
         config=run.config.to_dict() | of_set,

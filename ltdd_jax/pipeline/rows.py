@@ -27,6 +27,8 @@ from ltdd_jax.types import Array
 # that all networks share, of `evaluate.student`.
 Data = tuple[Any, Any]
 _SURE = 1e-6  # what a hard label may give to the other classes
+_SAMPLE = 100  # images that tell whether a set is of 8-bit pixels, evenly spaced
+_ALIKE = 1e-3  # of their standard deviation; rounding moves some pixel by eight times that
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,16 +107,9 @@ def make_rows(run: Run) -> list[Row]:
     final = labels_of.read_final(run)[0]
     epochs = run.config.evaluation.num_epochs
     preset = find_preset(run)
-    if preset.section == "selection":  # real images, so the rate is chosen as for real images
-        chosen = _set_row(run, "distilled", preset.title, final, epochs, rate=None)
-        bytes_of_images = count_bytes(run, len(final.labels), pixels=True)
-        rows = [
-            dataclasses.replace(
-                chosen,
-                load_kept=lambda kept, count: chosen.load(count),
-                stored_bytes=chosen.stored_bytes | bytes_of_images,
-            )
-        ]
+    if preset.section == "selection":  # of all real images, also of those that judge rates
+        title, rate_of = preset.title, "random_real"
+        rows = [_set_row(run, "distilled", title, final, epochs, rate=None, rate_of=rate_of)]
         return [*rows, *_baselines(run, final)]
     title = f"distilled set ({preset.title})"
     rate = float(final.synthetic.step_size)
@@ -149,6 +144,14 @@ def count_bytes(run: Run, num_images: int, *, pixels: bool = False) -> dict[str,
     return {"images": num_images * int(np.prod(run.problem.image_shape)) * (1 if pixels else 4)}
 
 
+def count_set_bytes(run: Run, found: LabelledSet) -> dict[str, int]:
+    """Bytes of the images of a set: a byte for each value where its pixels are of 8 bits.
+
+    These are real images, crops of them, and what a method has rounded itself.
+    """
+    return count_bytes(run, found.num_kept, pixels=_has_8_bits(run, found))
+
+
 def name_regime(label_logits: Array, labels: np.ndarray) -> str:
     """H where every label says its class and nothing else, S1 otherwise."""
     probabilities = special.softmax(np.asarray(label_logits, np.float64), axis=1)
@@ -177,13 +180,7 @@ def _further_rows(run, title, final, row):
         words = f"{title}, hard labels"
         rows.append(_set_row(run, "distilled_hard", words, changed, epochs, rate=rate))
     if "8bit" in wanted:
-        preprocessing = run.problem.preprocessing
-        factor = final.partition if preprocessing.whitens else 1  # as the set's file has them
-        images = np.asarray(synthetic.images)
-        pixels = mosaic.map_cells(lambda x: normalize.invert(preprocessing, x), images, factor)
-        images = mosaic.map_cells(
-            lambda x: normalize.apply(preprocessing, x), pixels / np.float32(255), factor
-        )
+        images = _round(run, final, np.asarray(synthetic.images))
         changed = dataclasses.replace(
             final, synthetic=dataclasses.replace(synthetic, images=images)
         )
@@ -192,6 +189,23 @@ def _further_rows(run, title, final, row):
         stored = made.stored_bytes | count_bytes(run, final.num_kept, pixels=True)
         rows.append(dataclasses.replace(made, stored_bytes=stored))
     return rows
+
+
+def _has_8_bits(run, found):
+    """Whether rounding its pixels to 8 bits leaves a set as it is."""
+    images = np.asarray(found.synthetic.images)
+    images = images[:: -(-len(images) // _SAMPLE)]
+    return np.allclose(_round(run, found, images), images, rtol=0, atol=_ALIKE * np.std(images))
+
+
+def _round(run, found, images):
+    """Images of a set after their pixels were rounded to 8 bits."""
+    preprocessing = run.problem.preprocessing
+    factor = found.partition if preprocessing.whitens else 1  # as the set's file has them
+    pixels = mosaic.map_cells(lambda x: normalize.invert(preprocessing, x), images, factor)
+    return mosaic.map_cells(
+        lambda x: normalize.apply(preprocessing, x), pixels / np.float32(255), factor
+    )
 
 
 def _set_row(run, name, title, found: LabelledSet, epochs, *, rate=None, rate_of=""):
@@ -213,7 +227,7 @@ def _set_row(run, name, title, found: LabelledSet, epochs, *, rate=None, rate_of
         rate=rate,
         rate_of=rate_of,
         regime=regime,
-        stored_bytes=count_bytes(run, found.num_kept) | {"labels": int(of_labels), "teacher": 0},
+        stored_bytes=count_set_bytes(run, found) | {"labels": int(of_labels), "teacher": 0},
     )
 
 

@@ -37,7 +37,7 @@ def make_rows(run: Run) -> list[Row]:
     school = _School(run)
     is_real = preset.section == "selection"
     title = preset.title if is_real else f"distilled set ({preset.title})"
-    distilled = school.make_row("distilled", title, final, stored, of_pixels=is_real)
+    distilled = school.make_row("distilled", title, final, stored)
     rows = [school.make_random_row(final), distilled]
     if not is_real:
         initial = artefacts.read_set(run, artefacts.INITIAL)
@@ -72,7 +72,7 @@ class _School:
     def teachers(self) -> tuple[Teacher, ...]:
         return teachers.read_teachers(self.run, labels_of.TEACHER)
 
-    def make_row(self, name, title, found, stored, *, of_pixels=False) -> Row:
+    def make_row(self, name, title, found, stored) -> Row:
         """The row of a set; `stored` are its views if they are stored already."""
         shown = found.expand()
         images, labels = np.asarray(shown.synthetic.images), np.asarray(shown.labels)
@@ -82,12 +82,12 @@ class _School:
             own = jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), one)
             return own, _make_teaching(self.run, self.teachers, images, labels)
 
-        made = self._make(name, title, found.checksum(), len(labels), load, of_pixels)
-        of_images = rows_of.count_bytes(self.run, shown.num_kept, pixels=of_pixels)
+        made = self._make(name, title, found.checksum(), len(labels), load)
+        of_images = rows_of.count_set_bytes(self.run, found)
         return dataclasses.replace(
             made,
             rate_of=f"{PREFIX}random_real",
-            num_stored=shown.num_kept,
+            num_stored=found.num_kept,
             stored_bytes={**made.stored_bytes, **of_images},
         )
 
@@ -114,11 +114,11 @@ class _School:
             f"{run.problem.fingerprint} {ipc} per class",
             ipc * num_classes,
             lambda count: load_kept(np.arange(len(labels)), count),
-            of_pixels=True,
         )
         return dataclasses.replace(made, load_kept=load_kept, is_shared=True)
 
-    def _make(self, name, title, made_of, num_rows, load, of_pixels) -> Row:
+    def _make(self, name, title, made_of, num_rows, load) -> Row:
+        """A row whose images are counted like real ones, at a byte for each value."""
         run, identity = self.run, configs.identity_hash(identify(self.run))
         num_views = _count_views(run)
         num_labels = num_views * num_rows * run.problem.num_classes
@@ -135,7 +135,7 @@ class _School:
             per_network=True,
             block="ii",
             regime="SE" if num_views else "ST",
-            stored_bytes=rows_of.count_bytes(run, num_rows, pixels=of_pixels)
+            stored_bytes=rows_of.count_bytes(run, num_rows, pixels=True)
             | {"labels": of_labels, "teacher": of_teacher},
             num_views=num_views,
             find_teachers=lambda: tuple(teacher.network for teacher in self.teachers),

@@ -17,6 +17,7 @@ from ltdd_jax.errors import UserError
 
 _NAME = re.compile(r"\w[\w.-]{0,99}")  # also the name of a set
 _HASH_DIGITS = 8
+_PLACES = ("path", "train_list")  # fields of the section data that may stand for other pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +80,15 @@ class Job:
 
     @property
     def identity(self) -> str:
-        """Hash of all settings that a result may depend on."""
+        """Hash of all settings that a result may depend on, and of where pictures of one's own lie.
+
+        A cell whose pictures have moved runs again, which finds out whether they are the same: then
+        everything else is there already.
+        """
         sections = [name for name in self.config if name not in ("runtime", "name")]
         found = configs.identity(self.config, [*sections, "runtime.precision"])
-        return configs.identity_hash(found)
+        places = {name: self.config.data[name] for name in _PLACES if self.config.data[name]}
+        return configs.identity_hash(found | ({"places": places} if places else {}))
 
 
 def load_table(argument: str) -> tuple[Table, pathlib.Path]:

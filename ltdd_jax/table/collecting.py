@@ -17,6 +17,11 @@ _PREFIX = "ii_"  # of rows of the second block
 # Published with labels of a teacher for every view, so that they belong into the second block.
 _OF_TEACHERS = ("sre2l", "rded", "edc", "edc_adsa", "rldd")
 
+_OTHER_PROTOCOL = (
+    "published number: students trained as its paper does; ours: as the section student says, the "
+    "same for all rows"
+)
+
 # The row of every report draws other images for each network, a set is drawn once.
 _TITLES = {"random": "random real images, drawn once"}
 
@@ -37,12 +42,14 @@ _WORDS = {
 # These change no result, or are columns of the table.
 _SILENT = (
     "name", "seed", "budget", "runtime.", "data.data_dir", "data.path", "data.follow_links",
-    "data.max_", "experts.path", "evaluation.num_seeds", "evaluation.full_num_epochs",
+    "data.max_", "data.memory", "data.cache", "experts.path", "evaluation.num_seeds",
+    "evaluation.full_num_epochs",
     "evaluation.baseline_rates", "evaluation.held_out", "evaluation.tuning_epochs",
     "evaluation.curve", "evaluation.extra_rows", "evaluation.keep_networks", "evaluation.blocks",
     "evaluation.networks",
     "evaluation.protocols", "distill.keep_steps",
 )  # fmt: skip
+_TOLD = ("runtime.precision",)  # the one of its section that changes results
 _OF_RANDOM = (
     "data.",
     "net.",
@@ -68,7 +75,7 @@ class Line:
       over_random: percentage points above random real images of the same block and report, with
         labels of the same kind where these were evaluated.
       beside: name in `BESIDE` -> summary of the same images in that form.
-      teacher: accuracy of the teacher that labels, percent; None without one.
+      teacher: accuracy of the teachers that label, by their mean logits, percent; None without one.
       published: number of the literature for the same cell.
       differences: of the set-up from the published one, clauses.
     """
@@ -143,7 +150,7 @@ def _collect(job: Job, report: Mapping[str, Any], find: Find) -> list[Line]:
                 beside={name: results[name] for name in BESIDE if name in results}
                 if row == DISTILLED
                 else {},
-                teacher=_find_teacher(report) if block == SECOND else None,
+                teacher=summary.get("teacher", {}).get("mean"),
                 published=published,
                 differences=_differences(job, report, row, published) if published else (),
             )
@@ -157,12 +164,6 @@ def _gain(results, row, summary, block):
         return summary["ior"]
     random = results.get((_PREFIX if block == SECOND else "") + RANDOM)
     return None if random is None else summary["mean"] - random["mean"]
-
-
-def _find_teacher(report):
-    """Accuracy of what labels in block (ii): the mean of several teachers, or the one there is."""
-    found = report.get("teacher") or report.get("teachers", {}).get("teacher", {})
-    return found.get("mean")
 
 
 def _belongs(method, block):
@@ -192,12 +193,16 @@ def _differences(job: Job, report, row, published: Published) -> tuple[str, ...]
     ]
     if published.selection != NOT_SAID:
         changed.append(f"published number: {published.selection}; ours: the last iterate")
+    if row.startswith(_PREFIX):  # every paper has another one
+        changed.append(_OTHER_PROTOCOL)
     return (*changed, *job.cell.notes)
 
 
 def _is_told(field, job, report, row):
     """Whether a field has a say in the result and is no column of the table."""
     section, _, rest = field.partition(".")
+    if field in _TOLD:
+        return True
     if field.startswith(_SILENT) or (section == "student" and not row.startswith(_PREFIX)):
         return False
     if row.removeprefix(_PREFIX) == RANDOM:

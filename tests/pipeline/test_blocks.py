@@ -38,11 +38,13 @@ def read_results(workdir):
 
 def test_students_believe_the_teacher_and_the_blocks_stay_apart(copy, run, taught, finished):
     """Breaks when a row of block (ii) learns stored labels or classes, a row of block (i) asks the
-    teacher, or the two share a table.
+    teacher, the two share a table, or the report has not the settings of the teacher that labels
+    but those of the run that made the set, which asked none.
     """
     workdir = copy()
-    run(workdir, "evaluate", evaluation__blocks=("i", "ii"), **FIELDS)
+    run(workdir, "evaluate", evaluation__blocks=("i", "ii"), teacher__tau=0.5, **FIELDS)
     report = json.loads((workdir / "report.json").read_text())
+    assert report["config"]["teacher"]["tau"] == 0.5
     results = report["results"]
     before = json.loads((finished / "report.json").read_text())["results"]
     assert {n: r for n, r in results.items() if r["block"] == "i"} == before

@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from ltdd_jax.data import disk_images, long_tail, request, streamed
+from ltdd_jax.data import disk_images, long_tail, normalize, request, streamed
 from ltdd_jax.distill.method import Teacher
 from ltdd_jax.pipeline import artefacts, evaluate, labels, rows
 from ltdd_jax.runtime import interrupt
@@ -108,6 +108,38 @@ def test_further_rows_change_labels_or_pixels_and_nothing_else(tmp_path):
     }  # fmt: skip
     assert found["distilled_hard"].stored_bytes["labels"] == 0
     assert found["distilled_8bit"].stored_bytes["images"] == pixels
+
+
+def test_the_rate_of_a_selection_is_not_judged_by_images_that_are_in_it(tmp_path):
+    """Breaks when networks are trained on held-out images, since a selection is of all images."""
+    run = small_run.make_run(tmp_path, distill__method="k_center")
+    small_run.write_sets(run)
+    found = {row.name: row for row in rows.order_for_rates(rows.make_rows(run))}
+    assert list(found) == ["random_real", "full_real", "distilled"]
+    tuned = [row.name for row in found.values() if row.rate is None and not row.rate_of]
+    assert tuned == ["random_real", "full_real"]  # whose images are drawn from those kept
+    assert found["distilled"].rate_of == "random_real"
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_pixels_of_8_bits_are_stored_as_bytes(tmp_path, whiten):
+    """Breaks when images that a method has rounded, or only cut, count four bytes for a value; or
+    when images with finer pixels count one.
+    """
+    run = small_run.make_run(tmp_path)
+    problem = dataclasses.replace(
+        run.problem, preprocessing=normalize.fit(run.problem.train.images, whiten=whiten)
+    )
+    run = dataclasses.replace(run, problem=problem)
+    small_run.write_sets(run)
+    final = artefacts.read_set(run, artefacts.FINAL)
+    pixels = np.arange(6 * 4).reshape(final.synthetic.images.shape) / np.float32(24)
+    for levels, num_bytes in ((255, 1), (1023, 4)):
+        images = normalize.apply(problem.preprocessing, np.rint(pixels * levels) / levels)
+        synthetic = dataclasses.replace(final.synthetic, images=images)
+        artefacts.write_set(run, synthetic, final.labels, artefacts.FINAL)
+        (row,) = (x for x in rows.make_rows(run) if x.name == "distilled")
+        assert row.stored_bytes["images"] == num_bytes * 6 * 4
 
 
 def test_random_real_images_get_labels_of_the_same_source(tmp_path, monkeypatch):

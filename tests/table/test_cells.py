@@ -41,6 +41,15 @@ def test_every_setting_that_a_result_depends_on_belongs_to_the_identity():
         assert make(Cell("digits_lt", "datm"), overrides={field: value})[0].identity != one.identity
 
 
+@pytest.mark.parametrize("field", ["data.path", "data.train_list"])
+def test_other_pictures_are_another_result_in_the_same_directory(field):
+    """Breaks when the table of other pictures is finished with the numbers of the first ones."""
+    cell = Cell("imagenet_lt", "datm", argument="official_ipc10")
+    one, other = (make(cell, overrides={field: place})[0] for place in ("here", "there"))
+    assert one.identity != other.identity
+    assert one.directory == other.directory  # whose record says whether they are the same pictures
+
+
 def test_the_command_line_overrides_the_table_which_overrides_the_config():
     cell = Cell("digits_lt", "datm", overrides={"net.width": 8, "distill.ipc": 3})
     (job,) = make(cell, overrides={"net.width": "12"})
