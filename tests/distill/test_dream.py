@@ -193,6 +193,7 @@ def scale(task, factor, shift):
     )
 
 
+@pytest.mark.slow
 def test_steps_are_of_pixels_whatever_the_normalisation(case):
     """Breaks when the published rate is applied to normalised images: the steps would be wider."""
     plain = case.take_steps(2)

@@ -320,7 +320,14 @@ EXPERTS = {
 }
 
 
-@pytest.mark.parametrize("name", list(configs.METHODS))
+def test_other_methods_need_no_experts():
+    """Breaks when a method's experts are not said above, or are trained for nothing."""
+    task = tasks.make_task(side=8, width=3)
+    others = configs.METHODS - EXPERTS.keys()
+    assert {name for name in others if tasks.make_method(name, task).experts} == set()
+
+
+@pytest.mark.parametrize("name", list(EXPERTS))
 def test_experts_that_a_preset_needs_and_reads(name):
     """Breaks when experts are trained for nothing, or one is read that is not trained."""
     log = []

@@ -44,6 +44,7 @@ def command(settings, program, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_methods_run_side_by_side(command, tmp_path, capsys):
     """One directory, one set each; experts and baselines are made once, and nothing again."""
     root = tmp_path / "run"

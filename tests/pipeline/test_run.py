@@ -59,7 +59,7 @@ def test_report_has_every_result_and_absent_groups_are_absent(finished):
             "mean", "std", "per_seed", "per_class", "balanced", "many", "medium", "few",
             "title", "rate", "tuning", "num_epochs", "updates", "images", "block", "labels",
             "stored_bytes", "images_stored", "images_seen", "augmentation", "student", "seeds",
-            "selection",
+            "selection", "network", "protocol",
         }  # fmt: skip
         assert (len(result["per_seed"]), len(result["per_class"])) == (2, 10)
         assert np.mean(result["per_seed"]) == pytest.approx(result["mean"])

@@ -40,6 +40,7 @@ def test_own_pictures_already_long_tailed(run, tmp_path):
     assert check(tmp_path / "run", (8, 8, 3), 2) == ["cat", "dog"]
 
 
+@pytest.mark.slow
 def test_own_arrays_grey_oblong_and_few(run, tmp_path):
     """Whitened by the directions of few images, on the device too; the test set is held out."""
     generator = np.random.default_rng(0)

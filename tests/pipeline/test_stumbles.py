@@ -172,7 +172,7 @@ def test_disk_that_is_too_small_names_what_fills_it(
     monkeypatch.setattr(files, "free_bytes", lambda _: 1e9)
     run = types.SimpleNamespace(workspace=types.SimpleNamespace(root=files.resolve(str(tmp_path))))
     with pytest.raises(UserError, match=expected):
-        plan.check_disk(run, None)
+        plan.check_disk(run, types.SimpleNamespace(experts=(), teachers=()))
 
 
 def test_cache_of_programs_that_cannot_be_written(tmp_path, monkeypatch, capfd):
