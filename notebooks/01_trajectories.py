@@ -11,14 +11,15 @@
 # ---
 
 # %% [markdown]
-# # What experts do
+# # The long tail, and what experts do
 #
 # Distillation matches the paths of *experts*: networks trained on the long-tailed set, with a
 # snapshot of all parameters per epoch. This notebook trains a few on the handwritten digits (some
-# seconds; a second start finds them on disk), opens their trajectories and asks two questions: how
-# far does each layer travel, and do different experts travel in the same direction?
+# seconds; a second start finds them on disk), opens their trajectories and asks three questions:
+# what has the long tail done to them, how far does each layer travel, and do different experts
+# travel in the same direction?
 #
-# `pip install -e '.[notebooks]'`, then run it from this folder or from the one above. The script
+# `%pip install -e '.[notebooks]'`, then run it from this folder or from the one above. The script
 # `01_trajectories.py` is its source (jupytext).
 
 # %%
@@ -30,7 +31,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ltdd_jax import pipeline
+from ltdd_jax import geometry, pipeline
 from ltdd_jax.pipeline.experts import open_trajectories
 
 root = pathlib.Path() if pathlib.Path("configs").exists() else pathlib.Path("..")
@@ -61,6 +62,58 @@ def flatten(tree):
 
 snapshots = {(e, t): trajectories.read(e, t, like) for e in experts for t in epochs}
 print(f"experts {experts}, epochs 0 to {trajectories.num_epochs}, layers {sorted(like)}")
+
+# %% [markdown]
+# ## Why plain matching fails on a long tail
+#
+# Three views of the experts, means over all of them. Left: they put nearly everything into the
+# common classes and recognise none of the rare ones. Middle: a reason can be seen in the
+# classifier, where the weights of the common classes have grown more than the others. Right: it
+# starts with the first step, whose gradient is made by the common classes.
+#
+# Plain trajectory matching asks a student to follow such a path, with synthetic images of which
+# there are as many in every class. Either it does not get there, or the images learn to be biased
+# as well. The paper's answers are to weight the student's loss by the class frequencies and to
+# match the classifier apart, with experts that see balanced batches (arXiv 2408.14506);
+# `02_geometry` shows what both do.
+
+# %%
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"  # Okabe and Ito
+GREY = "#999999"
+plt.rc("axes", prop_cycle=plt.cycler(color=[BLUE, ORANGE, GREEN, PURPLE]))
+problem, last = run.problem, trajectories.num_epochs
+counts, classes = np.asarray(problem.class_counts), np.arange(problem.num_classes)
+apply = jax.jit(problem.network.apply)
+hits = [
+    np.argmax(apply(snapshots[e, last], problem.test_images), axis=1) == problem.test.labels
+    for e in experts
+]
+accuracy = [100 * np.mean([hit[problem.test.labels == k] for hit in hits]) for k in classes]
+norms = [
+    geometry.classifier_norms(snapshots[e, t] for e in experts).mean(axis=0) for t in (0, last)
+]
+gradients = jax.jit(
+    lambda params: geometry.class_gradients(
+        problem.network.apply, params, problem.train_images, problem.train.labels, len(classes)
+    )
+)
+shares = [geometry.gradient_shares(gradients(snapshots[e, 0])).length for e in experts]
+
+figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
+axes[0].bar(classes, accuracy, color=ORANGE)
+axes[0].set(ylabel="test accuracy of the class in %", ylim=(0, 105))
+axes[1].plot(classes, norms[0], "o:", color=GREY, label="start")
+axes[1].plot(classes, norms[1], "s-", color=ORANGE, label=f"after {last} epochs")
+axes[1].set(ylabel="norm of the weights of the class")
+axes[1].legend()
+axes[2].bar(classes, 100 * np.mean(shares, axis=0), color=BLUE, label="share of the gradient")
+axes[2].plot(classes, 100 * counts / counts.sum(), "k_", ms=10, label="share of the images")
+axes[2].set(ylabel="share of the class in %", ylim=(0, 40))
+axes[2].legend()
+for axis in axes:
+    axis.set_xticks(classes, [f"{k}\n{n}" for k, n in enumerate(counts)], fontsize=8)
+    axis.set_xlabel("class, and its training images")
+plt.show()
 
 # %% [markdown]
 # ## How far each layer travels
