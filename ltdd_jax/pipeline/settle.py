@@ -77,9 +77,11 @@ def _choose_for_budget(config, train, keep):
     )
     if _asks_teachers(config):
         chosen += budgets.choose_teachers(config.budget, len(train.labels))
+    # What makes the method what it is stays too, such as the one phase of MTT.
+    fixed = keep | presets.PRESETS[config.distill.method].settings.keys()
     processes.say(f"a {config.budget} run; chosen settings:")
     for choice in chosen:
-        if choice.field in keep:
+        if choice.field in fixed:
             continue
         config.update_from_flattened_dict({choice.field: choice.value})
         processes.say(f"  {choice.field} = {choice.value} ({choice.reason})")

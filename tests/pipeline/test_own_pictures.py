@@ -53,3 +53,7 @@ def test_what_is_given_stays(pictures, tmp_path, capsys, settings):
     keep = frozenset({"data.image_size", "net.width", "distill.ipc"})
     text = plan(config, pictures, tmp_path, capsys, keep=keep)
     assert "of 24x24x3" in text and "net.width =" not in text and "distill: mtt, 6 images" in text
+    assert "classifier.loss_weight" not in text
+    assert (
+        "student steps" in text and " + " not in text.partition("distill: ")[2].split(" student")[0]
+    )
