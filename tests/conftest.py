@@ -34,8 +34,8 @@ jax.config.update("jax_debug_key_reuse", True)
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves the slow tests out, unless they are asked for with -m."""
-    if not config.option.markexpr:
+    """Leaves the slow tests out, unless they are asked for with -m or by name."""
+    if not config.option.markexpr and not any("::" in argument for argument in config.args):
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]

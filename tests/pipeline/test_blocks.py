@@ -79,6 +79,7 @@ def test_students_believe_the_teacher_and_the_blocks_stay_apart(copy, run, taugh
     assert '<section id="taught">' in page and '<section id="results">' in page
 
 
+@pytest.mark.slow
 def test_stopped_students_equal_those_that_were_not(copy, run, taught, monkeypatch):
     """Breaks when the state of a student in training is not all that its future depends on."""
     fields = FIELDS | {

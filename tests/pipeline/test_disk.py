@@ -17,7 +17,7 @@ from tests.pipeline import runs
     [
         pytest.param(0, marks=pytest.mark.slow),
         pytest.param(6, marks=pytest.mark.slow),
-        10,
+        pytest.param(10, marks=pytest.mark.slow),
     ],
 )
 def test_failed_save_names_the_place_and_the_run_continues(
