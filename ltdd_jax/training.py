@@ -53,10 +53,14 @@ def make_optimizer(
 
 def make_adam(*, weight_decay: float) -> optax.GradientTransformation:
     """Adam (Kingma and Ba, ICLR 2015) of d + wd·w, before the learning rate is applied."""
-    tx = optax.chain(optax.add_decayed_weights(weight_decay), optax.scale_by_adam())
+    return allow_counts(optax.chain(optax.add_decayed_weights(weight_decay), optax.scale_by_adam()))
+
+
+def allow_counts(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimiser, which may raise floats to the power of its count under strict promotion."""
 
     def update(updates, state, params=None):
-        with jax.numpy_dtype_promotion("standard"):  # floats are raised to the power of a count
+        with jax.numpy_dtype_promotion("standard"):
             return tx.update(updates, state, params)
 
     return optax.GradientTransformation(tx.init, update)

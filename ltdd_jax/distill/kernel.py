@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ltdd_jax import training
 from ltdd_jax.distill import initialize, method
 from ltdd_jax.distill import kernel_step as steps
 from ltdd_jax.types import SyntheticSet
@@ -44,7 +45,8 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
     size = max(stage.pool_size for stage in stages)
     rows = select_start(task, ipc)
     ask = functools.cache(lambda: ask_teachers(task))
-    image_tx, pool_tx = optax.scale_by_adam(*_BETAS), optax.adam(settings["pool_lr"])
+    image_tx = training.allow_counts(optax.scale_by_adam(*_BETAS))
+    pool_tx = training.allow_counts(optax.adam(settings["pool_lr"]))
 
     def start():
         if settings["teacher_weight"] > 0:

@@ -210,7 +210,7 @@ def make_step(
         old = state.synthetic
         learned = (old.images, old.label_logits)
         (value, predictions), grad = jax.value_and_grad(loss, has_aux=True)(learned)
-        (image_step, label_step), moments = _update(image_tx, grad, state.moments)
+        (image_step, label_step), moments = image_tx.update(grad, state.moments)
         made = old.replace(
             images=old.images - now["image_lr"] * pace[:, None, None, None] * image_step,
             label_logits=old.label_logits - now["label_lr"] * pace[:, None] * label_step,
@@ -250,7 +250,7 @@ def make_pool_step(
             return losses.soft_cross_entropy(predicted, logits).mean(), seen
 
         (value, seen), grad = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, opt_state = _update(tx, grad, opt_state)
+        updates, opt_state = tx.update(grad, opt_state)
         age = pool.age[member] + 1
 
         def go_on():
@@ -267,8 +267,3 @@ def make_pool_step(
         return Pool(*jax.tree.map(lambda x, y: x.at[member].set(y), old, new)), value
 
     return train
-
-
-def _update(tx, grad, state):
-    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to the power of a count
-        return tx.update(grad, state)

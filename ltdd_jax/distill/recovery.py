@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ltdd_jax import losses
+from ltdd_jax import losses, training
 from ltdd_jax.data import crops, normalize
 from ltdd_jax.distill import confident_crops, initialize, method, statistics, statistics_loss
 from ltdd_jax.distill import observers as observing
@@ -71,10 +71,9 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
     labels = np.repeat(np.arange(task.num_classes, dtype=np.int32), ipc)
     batches = cut_batches(task.num_classes, ipc, settings["batch_order"], settings["batch_size"])
     steps = settings["num_steps"]
-    tx = optax.adam(
-        optax.cosine_decay_schedule(settings["image_lr"], steps),
-        b1=settings["first_decay"],
-        b2=settings["second_decay"],
+    rates = optax.cosine_decay_schedule(settings["image_lr"], steps)
+    tx = training.allow_counts(
+        optax.adam(rates, b1=settings["first_decay"], b2=settings["second_decay"])
     )
     observers = observing.make_observers(task.networks("observer"), settings["layers"])
     starts_from_crops = settings["initial_images"] == "crops"
@@ -213,8 +212,7 @@ def make_step(
         opt_state = jax.tree.map(
             lambda new, old: jnp.where(place == 0, new, old), tx.init(before), state.opt_state
         )
-        with jax.numpy_dtype_promotion("standard"):  # Adam counts its steps in int32
-            updates, opt_state = tx.update(gradient, opt_state)
+        updates, opt_state = tx.update(gradient, opt_state)
         after = normalize.project(preprocessing, before + updates, place == num_steps - 1)
         images = state.synthetic.images.at[rows].set(after)
         state = state.replace(

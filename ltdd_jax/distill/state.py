@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ltdd_jax import training
 from ltdd_jax.types import SyntheticSet
 
 _SECOND_DECAY, _LAST_SHARE = 0.99, 0.02
@@ -71,13 +72,7 @@ def make_outer_optimizer(
     }
     # A tree of names in place of arrays, as optax takes it.
     labels = SyntheticSet(images="images", label_logits="label_logits", step_size="step_size")  # type: ignore[arg-type]
-    tx = optax.partition(parts, labels)
-
-    def update(updates, state, params=None):
-        with jax.numpy_dtype_promotion("standard"):  # floats are raised to the power of a count
-            return tx.update(updates, state, params)
-
-    return optax.GradientTransformation(tx.init, update)
+    return training.allow_counts(optax.partition(parts, labels))
 
 
 def init_state(

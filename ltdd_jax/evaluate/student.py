@@ -249,8 +249,7 @@ def _step(protocol: Protocol, tx, loss: Callable, state: StudentState, rate) -> 
         return loss(partition.merge_statistics(trained, statistics))
 
     (value, seen), gradient = jax.value_and_grad(of_trained, has_aux=True)(trained)
-    with jax.numpy_dtype_promotion("standard"):  # Optax's Adam takes a float to a whole power
-        updates, opt_state = tx.update(gradient, train.opt_state, trained)
+    updates, opt_state = tx.update(gradient, train.opt_state, trained)
     trained = jax.tree.map(lambda p, v: p - rate * v, trained, updates)
     params = partition.merge_statistics(trained, partition.split_statistics(seen)[1])
     train = dataclasses.replace(train, step=train.step + 1, params=params, opt_state=opt_state)
@@ -267,7 +266,7 @@ def _make_optimizer(protocol: Protocol) -> optax.GradientTransformation:
     mask = None if protocol.decay_vectors else _is_matrix
     decay = optax.add_decayed_weights(protocol.weight_decay, mask)
     if protocol.optimizer == "adamw":
-        return optax.chain(optax.scale_by_adam(**_ADAM), decay)
+        return training.allow_counts(optax.chain(optax.scale_by_adam(**_ADAM), decay))
     return optax.chain(decay, optax.trace(protocol.momentum))
 
 

@@ -13,6 +13,7 @@ import pytest
 from sklearn.kernel_ridge import KernelRidge
 
 from ltdd_jax import config as configs
+from ltdd_jax import training
 from ltdd_jax.distill import Teacher, kernel
 from ltdd_jax.distill import kernel_step as steps
 from ltdd_jax.types import UserError
@@ -187,7 +188,7 @@ def test_pool_trains_one_member_and_starts_it_anew_in_time():
     keeps its moments.
     """
     task = tasks.make_task()
-    tx, members = optax.adam(0.01), 3
+    tx, members = training.allow_counts(optax.adam(0.01)), 3
     train = jax.jit(steps.make_pool_step(task, tx, batch_size=10**6))
     rng = np.random.default_rng(6)
     made = tasks.make_method("krr", task).start()
