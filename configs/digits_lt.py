@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 
 from ltdd_jax.config import DEFAULT_METHOD, METHODS, base_config, parse_argument, use_preset
 
+_HARD_LABELS = ("mtt", "tesla", "ftd")
+
 
 def get_config(argument: str = "") -> ConfigDict:
     """Returns the config; `argument` is e.g. "", "smoke" or "smoke,datm"."""
@@ -110,4 +112,6 @@ def get_config(argument: str = "") -> ConfigDict:
         config.runtime.log_steps = 5
         config.runtime.checkpoint_steps = 5
     use_preset(config, method or DEFAULT_METHOD)
+    if method in _HARD_LABELS:
+        trajectory.image_lr = 1.0  # without class weights gradients are larger: 10 diverges
     return config
