@@ -71,12 +71,13 @@ def run_relabel(run: Run) -> None:
         their number format.
       trajectory.DamagedSegmentError: an expert that is needed is damaged.
     """
+    processes.meet("distilled")  # the first has written the set that all read
     found = artefacts.read_set(run, artefacts.FINAL)
     path = _find(run, found)
     if path is None:
         _point_to(run, None)
         return
-    if not path.exists() or processes.first_then_rest(lambda: _is_damaged(run, path)):
+    if processes.first_then_rest(lambda: not path.exists() or _is_damaged(run, path)):
         arrays = _make(run, found)
         buffer = io.BytesIO()
         np.savez(buffer, **arrays, identity=json.dumps(identify_source(run), sort_keys=True))
