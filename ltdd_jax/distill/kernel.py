@@ -28,7 +28,6 @@ _MAPS_PER_ROW = 6.7  # copies of the feature maps that a gradient keeps, as in `
 _AUGMENTED = 10  # copies of a batch's pictures while the derivative of the augmentation is taken
 _COPIES = 6  # of the synthetic images: themselves, moments, gradient, its parts and updates
 _GRADIENT_FORWARDS = 3
-_ASKED_AT_ONCE = 2048  # real images
 
 
 def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Method:
@@ -44,7 +43,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
     stages = [stage for stage in stages if stage.num_iterations > 0]
     size = max(stage.pool_size for stage in stages)
     rows = select_start(task, ipc)
-    ask = functools.cache(lambda: ask_teachers(task))
+    ask = functools.cache(lambda: method.ask_teachers(task.teachers("teacher"), task.images))
     image_tx = training.allow_counts(optax.scale_by_adam(*_BETAS))
     pool_tx = training.allow_counts(optax.adam(settings["pool_lr"]))
 
@@ -98,21 +97,6 @@ def select_start(task: method.Task, ipc: int) -> np.ndarray:
     return initialize.select_real(
         initialize.permute_classes(task.stream("initialize"), of_class), ipc
     )
-
-
-def ask_teachers(task: method.Task) -> np.ndarray:
-    """Mean logits of the teachers for all real images as they are, float32 [N, K]."""
-    count = len(task.labels)
-    mean = np.zeros((count, task.num_classes), np.float32)
-    teachers = task.teachers("teacher")
-    for one in teachers:
-        apply = jax.jit(one.network.apply)
-        parts = [  # the images of a large set lie on disk
-            method.predict_in_blocks(apply, one.params, task.images[i : i + _ASKED_AT_ONCE])
-            for i in range(0, count, _ASKED_AT_ONCE)
-        ]
-        mean += np.concatenate(parts) / np.float32(len(teachers))
-    return mean
 
 
 def make_reader(

@@ -1,7 +1,7 @@
 """What a method is: a value of pure functions that one loop can run, stop and resume."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +31,7 @@ def have_no_teachers(kind: str) -> tuple[Any, ...]:
     raise ValueError(f"there are no networks of the kind {kind}")
 
 
+_BLOCK = 256  # images that a network sees at once
 _PIXELS = normalize.Preprocessing(mean=np.zeros(1, np.float32), std=np.ones(1, np.float32))
 
 
@@ -142,7 +143,7 @@ def fixed(start: Callable[[], SyntheticSet], labels: np.ndarray, **more: Any) ->
 
 
 def predict_in_blocks(
-    apply: Callable, params: Params, images: np.ndarray, block: int = 256
+    apply: Callable, params: Params, images: np.ndarray, block: int = _BLOCK
 ) -> np.ndarray:
     """`apply(params, images)` in blocks of one shape, so that one program serves all.
 
@@ -161,3 +162,12 @@ def predict_in_blocks(
         padding = np.repeat(rows[-1:], block - len(rows), axis=0)
         parts.append(apply(params, np.concatenate([rows, padding])))
     return np.concatenate([np.asarray(part) for part in parts])[: len(images)]
+
+
+def ask_teachers(asked: Sequence[Teacher], images: Any) -> np.ndarray:
+    """Mean logits float32 [S, K] of the teachers on images [S, H, W, C], in memory or on disk."""
+    block = min(_BLOCK, len(images))
+    each = [
+        predict_in_blocks(jax.jit(one.network.apply), one.params, images, block) for one in asked
+    ]
+    return np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32)

@@ -17,7 +17,7 @@ from etils import epath
 from ltdd_jax import config as configs
 from ltdd_jax.data import views
 from ltdd_jax.distill import Method
-from ltdd_jax.distill.method import Teacher, predict_in_blocks
+from ltdd_jax.distill.method import Teacher, ask_teachers, predict_in_blocks
 from ltdd_jax.evaluate import calibration
 from ltdd_jax.pipeline import artefacts, experts, protocols, teachers
 from ltdd_jax.pipeline.artefacts import LabelledSet
@@ -27,7 +27,6 @@ from ltdd_jax.types import UserError
 
 TEACHER, EXPERT = "teacher", "classifier"  # kinds of the networks that label
 _HASH_DIGITS = 8
-_BLOCK = 256  # images that a network labels at once
 
 
 def add_needs(run: Run, method: Method) -> Method:
@@ -138,15 +137,6 @@ def find_tau(run: Run, logits: np.ndarray, labels: np.ndarray) -> float:
 def shift(run: Run, logits: np.ndarray, tau: float) -> np.ndarray:
     """Logits [..., K] with tau parts of the class prior taken out."""
     return calibration.shift_logits(logits, _prior(run), tau)
-
-
-def ask_teachers(asked: tuple[Teacher, ...], images: Any) -> np.ndarray:
-    """Mean logits float32 [S, K] of the teachers on images [S, H, W, C], in memory or on disk."""
-    block = min(_BLOCK, len(images))
-    each = [
-        predict_in_blocks(jax.jit(one.network.apply), one.params, images, block) for one in asked
-    ]
-    return np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32)
 
 
 def label_views(

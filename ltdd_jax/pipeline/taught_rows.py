@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ltdd_jax import config as configs
-from ltdd_jax.distill.method import Teacher
+from ltdd_jax.distill.method import Teacher, ask_teachers
 from ltdd_jax.evaluate import metrics
 from ltdd_jax.evaluate.student import Lesson, Teaching
 from ltdd_jax.pipeline import artefacts, teachers
@@ -53,7 +53,7 @@ def measure_teachers(run: Run) -> dict[str, float]:
       `mean` and `balanced` accuracy in percent, and `nets`, how many networks are averaged.
     """
     asked, problem = teachers.read_teachers(run, labels_of.TEACHER), run.problem
-    logits = labels_of.ask_teachers(asked, problem.test_images)
+    logits = ask_teachers(asked, problem.test_images)
     accuracies = metrics.per_class_accuracy(
         logits.argmax(axis=1)[None], problem.test.labels, problem.num_classes
     )
@@ -159,7 +159,7 @@ def _make_teaching(run, asked, images, labels) -> Teaching:
     if not _count_views(run):
         params = tuple(teacher.params for teacher in asked)
         if run.config.labels.calibration != "none":
-            tau = labels_of.find_tau(run, labels_of.ask_teachers(asked, images), labels)
+            tau = labels_of.find_tau(run, ask_teachers(asked, images), labels)
             shift = labels_of.shift(run, shift, tau)
     return Teaching(params=params, shift=shift)
 
