@@ -4,8 +4,8 @@
         [--pixels=jpeg] [--study=NAME] [--variant=WORDS] [--note=WORDS] [--replace]
 
 Afterwards `python benchmarks/render_results.py` makes the tables and pictures again. Refused are a
-run that is not finished, a command that has other settings than the run, and numbers that contradict
-those in the file (give --replace if the new ones are right).
+run that is not finished, a command that has other settings than the run, and numbers that
+contradict those in the file (give --replace if the new ones are right).
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The files of numbers in docs/results: a row per number, read, checked, added to and written.
 
-`results.csv` has a row for every accuracy that was measured, `per_class.csv` the accuracies by class
-of some of them. Tables and pictures are made of these two by `render_results.py`.
+`results.csv` has a row for every accuracy that was measured, `per_class.csv` the accuracies by
+class of some of them. Tables and pictures are made of these two by `render_results.py`.
 """
 
 import csv
@@ -25,6 +25,7 @@ ROWS = (
     "initial_at_baseline_rate", "iteration", "teacher", "full_real",
 )  # fmt: skip
 _DECIMALS = 3
+FILTERS = ("data", "imbalance_factor", "ipc", "width", "block", "study")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -278,3 +279,19 @@ def order(row: Number) -> tuple:
     return (row.data, *numbers, row.block, row.study, row.workdir, row.run.partition("/")[2],
             natural, row.network, ROWS.index(row.row), row.iterations or 0, row.views or 0,
             row.epochs or 0, row.labels, row.method)  # fmt: skip
+
+
+def choose(numbers: Sequence[Number], words: dict[str, str]) -> list[Number]:
+    """The rows that options name; without study=NAME those of no study."""
+    wanted = {"study": "", **{name: words[name] for name in FILTERS if name in words}}
+    runs = words["run"].split(",") if "run" in words else None
+    return [
+        row
+        for row in numbers
+        if all(_word(getattr(row, name)) == text for name, text in wanted.items())
+        and (runs is None or row.run in runs or row.workdir in runs)
+    ]
+
+
+def _word(value):
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
