@@ -172,7 +172,6 @@ def draw_storage(
     axis.set(xscale="log", xlabel="kB stored: images, labels and teacher")
     axis.set_ylabel("test accuracy, %")
     axis.margins(x=0.12)
-    axis.setsay.title(say.describe(rows[0]), fontsize=9, loc="left")
     return _finish(figure, rows[0], loc="outside right center")
 
 
@@ -203,7 +202,6 @@ def draw_curve(
     if random is not None:
         axis.axhline(random.mean, color=_GREY, ls="--", label="random real images")
     axis.set(xlabel="iterations", ylabel="test accuracy, %")
-    axis.setsay.title(say.describe(points[0]), fontsize=9, loc="left")
     return _finish(figure, points[0], loc="outside right center")
 
 

@@ -179,7 +179,7 @@ def _name_lines(rows, by_variant):
 
 def _finder(numbers):
     """(row, kind) -> the row of that kind of the same set, or None."""
-    fields = ("run", "block", "study", "variant", "network", "ipc", "views")
+    fields = ("run", "block", "study", "variant", "network", "data", "ipc", "width", "views")
     found = {(*(getattr(row, f) for f in fields), row.row): row for row in numbers}
 
     def find(row: Number, kind: str) -> Number | None:

@@ -166,7 +166,8 @@ def _gain(results, row, summary, block):
     return None if random is None else summary["mean"] - random["mean"]
 
 
-def belongs(method, block):
+def belongs(method: str, block: str) -> bool:
+    """Whether the published numbers of a method were made with labels as in that block."""
     return (method in _OF_TEACHERS) == (block == SECOND)
 
 
