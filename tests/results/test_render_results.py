@@ -94,7 +94,7 @@ def test_published_numbers_are_those_of_the_literature():
 
 
 def test_accuracies_by_class_have_their_mean_in_the_other_file():
-    """Breaks when one of the files has a run that the other does not have; test sets are balanced."""
+    """Breaks when one of the files has a run that the other lacks; test sets are balanced."""
     by_class: dict[tuple, list[float]] = {}
     for x in measured.read(measured.PER_CLASS, measured.ClassAccuracy):
         by_class.setdefault(x.of, []).append(x.accuracy)
