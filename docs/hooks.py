@@ -15,7 +15,7 @@ _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((\.\./[^)\s]*)\)")
 
 def on_config(config):
     """Pages in docs/results/ stand in the navigation without being listed in mkdocs.yml."""
-    pages = sorted(path.name for path in (DOCS / "results").glob("*.md"))
+    pages = sorted(path.name for path in (DOCS / "results").glob("*.md") if path.stem != "index")
     for section in config["nav"]:
         if "Results" in section:
             section["Results"] += [f"results/{name}" for name in pages]

@@ -139,7 +139,7 @@ def _collect(job: Job, report: Mapping[str, Any], find: Find) -> list[Line]:
         is_set = kind not in (RANDOM, RANDOM_SOFT, FULL)
         method = {RANDOM: "random", DISTILLED: job.cell.method}.get(kind)
         published = None
-        if method and is_cut and _belongs(method, block):
+        if method and is_cut and belongs(method, block):
             published = find(setting[0], setting[2], setting[3], method)
         lines.append(
             Line(
@@ -170,7 +170,8 @@ def _gain(results, row, summary, block):
     return None if random is None else summary["mean"] - random["mean"]
 
 
-def _belongs(method, block):
+def belongs(method: str, block: str) -> bool:
+    """Whether the published numbers of a method were made with labels as in that block."""
     return (method in _OF_TEACHERS) == (block == SECOND)
 
 

@@ -1,0 +1,112 @@
+"""Breaks when a picture leaves out what it is for, or would show a real photograph."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from ltdd_jax.types import UserError
+from tests.results import made_up
+from tests.results.made_up import make_number
+
+measured = made_up.measured
+draw_results = made_up.load_script("draw_results")
+
+NUMBERS = [
+    make_number(30.0, "random_real"),
+    make_number(45.0, run="dir/dm"),
+    make_number(40.0, "initial", run="dir/dm", iterations=0),
+    make_number(20.0, run="dir/mtt"),
+]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_classes_stand_in_the_order_of_their_images():
+    by_class = [
+        measured.ClassAccuracy(run=run, row=row, block="i", study="", ipc=10, iterations=iterations,
+                               name=str(count), training_images=count, accuracy=count / 100)
+        for run, row, iterations in (("dir/dm", "distilled", 100), ("dir", "random_real", None))
+        for count in (50, 5000, 500)
+    ]  # fmt: skip
+    figure = draw_results.PICTURES["classes"](NUMBERS, by_class, {"run": "dir/dm", "block": "i"})
+    (axis,) = figure.axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()}
+    points = [[5000, 50.0], [500, 5.0], [50, 0.5]]
+    assert lines == {"random real images (30.0 %)": points, "DM (45.0 %)": points}
+    assert axis.xaxis_inverted()
+
+
+def test_methods_stand_with_their_starts_the_best_on_top():
+    figure = draw_results.PICTURES["methods"](NUMBERS, [], {"block": "i"})
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["MTT", "DM"]
+    starts = next(line for line in axis.get_lines() if line.get_label() == "start")
+    assert starts.get_xydata().tolist() == [[40.0, 1.0]]
+
+
+def test_storage_is_drawn_over_bytes():
+    numbers = [
+        make_number(mean, study="storage", block="ii", labels="SE", views=views,
+                    stored_bytes=1000 * views)
+        for mean, views in ((48.0, 50), (36.0, 5))
+    ]  # fmt: skip
+    figure = draw_results.PICTURES["storage"](numbers, [], {"block": "ii"})
+    (axis,) = figure.axes
+    assert axis.get_xscale() == "log"
+    (drawn,) = axis.containers
+    assert drawn.lines[0].get_xydata().tolist() == [[5.0, 36.0], [50.0, 48.0]]
+    assert [text.get_text() for text in axis.texts] == ["5 views", "50 views"]
+
+
+def test_a_curve_begins_at_the_start():
+    point = make_number(42.0, "iteration", run="dir/dm", study="curve", iterations=50)
+    figure = draw_results.PICTURES["curve"]([*NUMBERS, point], [], {"block": "i"})
+    line = figure.axes[0].get_lines()[0]
+    assert line.get_xydata().tolist() == [[0, 40.0], [50, 42.0], [100, 45.0]]
+
+
+@pytest.mark.parametrize("kind", ["classes", "methods", "storage", "curve"])
+def test_a_picture_without_numbers_is_refused(kind):
+    with pytest.raises(UserError, match="picture"):
+        draw_results.PICTURES[kind](NUMBERS, [], {"run": "elsewhere", "block": "i"})
+
+
+def write_set(path, method="dam_ed", likeness=0.0):
+    """A run of four images of noise that are partly those they began as."""
+    report = made_up.make_report(made_up.make_config(argument=method))
+    home = made_up.write_run(path, report)
+    generator = np.random.default_rng(0)
+    initial, other = generator.integers(0, 256, (2, 4, 8, 8, 3), np.uint8)
+    pixels = (likeness * initial + (1 - likeness) * other).astype(np.uint8)
+    made_up.write_images(home, pixels, initial)
+    return pixels
+
+
+def test_a_set_is_drawn_as_it_is(tmp_path):
+    pixels = write_set(tmp_path)
+    drawn = draw_results.draw_set(tmp_path).convert("RGB")
+    scale, gap = 6, 3  # 48 pixels for each image of 8
+    size, left = 8 * scale + gap, drawn.width - 2 * (8 * scale + gap)
+    assert drawn.height == 2 * size
+    corner = np.asarray(drawn)[size : size + 48 : scale, left : left + 48 : scale]
+    assert np.abs(corner.astype(int) - pixels[2]).mean() < 40  # a palette of 128 colours
+
+
+@pytest.mark.parametrize(
+    ("method", "likeness", "words"),
+    [
+        ("herding", 0.0, "the images of herding are real ones"),
+        ("rded", 0.0, "the images of rded are real ones"),
+        ("dam_ed", 0.9, "hardly differ from the real ones they began as"),
+    ],
+)
+def test_real_images_are_not_drawn(tmp_path, capsys, method, likeness, words):
+    """Breaks when photographs, or sets that are as good as these, come into the repository."""
+    write_set(tmp_path, method, likeness)
+    out = tmp_path / "set.png"
+    assert draw_results.main([f"--workdir={tmp_path}", f"--out={out}"]) == 2
+    assert words in capsys.readouterr().err and not out.exists()
