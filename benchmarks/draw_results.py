@@ -227,7 +227,7 @@ def draw_set(workdir: pathlib.Path, set_name: str = "") -> Image.Image:
     """
     home = workdir / "sets" / set_name if set_name else workdir
     method = json.loads((home / "report.json").read_text())["config"]["distill"]["method"]
-    if PRESETS[method].section in _COPIES:
+    if method in PRESETS and PRESETS[method].section in _COPIES:
         raise UserError(f"the images of {method} are real ones and are not drawn")
     with np.load(home / "synthetic" / "synthetic.npz") as archive:
         pixels, labels, names = (archive[name] for name in ("pixels", "labels", "class_names"))
