@@ -8,9 +8,9 @@ Zhao et al., "Distilling Long-tailed Datasets", CVPR 2025, https://arxiv.org/abs
 After the colon, joined by commas: `ifFACTOR_ipcIMAGES` with factor 10, 20 or 50 and 10, 20 or 50
 images per class (`if10_ipc10` when left out); the name of a method (`dam_ed`, the paper's, when
 left out; its parts `dam` and `ed`; `mtt`, `tesla`, `ftd`, `datm` with the numbers of their own
-papers; the selections `random`, `k_center`, `herding`, `graph_cut`; or any other); `exact` for the
-exact gradient instead of the paper's two-pass one, for which the learning rates were tuned;
-`as_published` for as many shards of the student as the released settings list GPUs
+papers; the selections `random`, `k_center`, `herding`, `graph_cut`, `k_medoids`; or any other);
+`exact` for the exact gradient instead of the paper's two-pass one, for which the learning rates
+were tuned; `as_published` for as many shards of the student as the released settings list GPUs
 (docs/shards.md). Factor 50 has no released settings and takes those of factor 20 (our choice).
 
 Cost: at factor 50 and 1 image per class the authors' program took 26 269 s for the experts and

@@ -8,12 +8,12 @@ Zhao et al., "Distilling Long-tailed Datasets", CVPR 2025, https://arxiv.org/abs
 After the colon, joined by commas: `ifFACTOR_ipcIMAGES` with factor 10, 50, 100 or 200 and 10, 20
 or 50 images per class, or `if100_ipc1` (`if100_ipc10` when left out); the name of a method
 (`dam_ed`, the paper's, when left out; its parts `dam` and `ed`; `mtt`, `tesla`, `ftd`, `datm` with
-the numbers of their own papers; the selections `random`, `k_center`, `herding`, `graph_cut`; or any
-other); `exact` for the exact gradient instead of the paper's two-pass one, for which the learning
-rates were tuned; `as_published` for as many shards of the student as the released settings list
-GPUs (docs/shards.md). if50_ipc50 and if200_ipc50 follow their released files with the one field
-mended in which each contradicts itself (imbalance factor and images per class). if100_ipc1 has no
-released settings and takes those of if100_ipc10 (our choice).
+the numbers of their own papers; the selections `random`, `k_center`, `herding`, `graph_cut`,
+`k_medoids`; or any other); `exact` for the exact gradient instead of the paper's two-pass one, for
+which the learning rates were tuned; `as_published` for as many shards of the student as the
+released settings list GPUs (docs/shards.md). if50_ipc50 and if200_ipc50 follow their released files
+with the one field mended in which each contradicts itself (imbalance factor and images per class).
+if100_ipc1 has no released settings and takes those of if100_ipc10 (our choice).
 
 Cost of if100_ipc10: 74 PFLOP for the experts and 145 PFLOP for the distillation; the authors'
 program took 31 388 s and, at 1 image per class, 30 141 s on one RTX 3090 (arXiv 2511.18858).

@@ -32,6 +32,7 @@ _LOCATIONS = (
     "data.cache",
     "experts.path",
 )
+_OF_JUDGES = ("data.judge", "data.judge_share")  # not of results on the test set, older than these
 
 
 def base_config() -> ConfigDict:
@@ -96,12 +97,14 @@ def identity(config: ConfigDict, sections: Iterable[str]) -> dict[str, Any]:
       sections: dotted names of sections or fields, such as "data" or "experts.representation".
 
     Returns:
-      A nested dict fit for JSON, without the fields that only say where files lie.
+      A nested dict fit for JSON, without the fields that only say where files lie, and with those
+      on held-out judges only where there are some.
     """
     sections = tuple(sections)
     result: dict[str, Any] = {}
+    left_out = _LOCATIONS if config.data.judge == "held_out" else (*_LOCATIONS, *_OF_JUDGES)
     for path, value in flatten(config.to_dict()).items():
-        if path in _LOCATIONS or not any(f"{path}.".startswith(f"{name}.") for name in sections):
+        if path in left_out or not any(f"{path}.".startswith(f"{name}.") for name in sections):
             continue
         *parents, leaf = path.split(".")
         section = result

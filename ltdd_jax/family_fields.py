@@ -131,8 +131,14 @@ TRAJECTORY = {
 SELECTION = {
     "rule": Field(
         "random",
-        one_of("random", "k_center", "herding", "graph_cut"),
+        one_of("random", "k_center", "herding", "graph_cut", "k_medoids"),
         "How real images are chosen in each class.",
+    ),
+    "embedding": Field(
+        "expert",
+        one_of("expert", "teacher"),
+        "Network in whose features the rules other than random compare images: a representation "
+        "expert, or the first of the section teacher, for which no expert is trained.",
     ),
     "labels": Field(
         "hard", one_of("hard", "soft"), "hard: the class; soft: mean logits of classifier experts."

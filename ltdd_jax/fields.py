@@ -141,6 +141,19 @@ _DATA = {
         FREE,
         "Normalise the test images only, as the released program does for CIFAR-10-LT.",
     ),
+    "judge": Field(
+        "test",
+        one_of("test", "held_out"),
+        "What judges: test, the test set; held_out, for choosing settings, a part of the "
+        "long-tailed training images, which then trains nothing: the test set is not read, and "
+        "every class counts the same in the accuracy.",
+    ),
+    "judge_share": Field(
+        0.2,
+        Rule(lambda value: 0 < value <= 0.5, "above 0 and at most 0.5"),
+        "Share of the training images of each class that judges with judge=held_out, at least one "
+        "image.",
+    ),
 }
 
 _NET = {

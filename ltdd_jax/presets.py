@@ -178,7 +178,8 @@ _DATM = {
 }
 
 _DAMED = "Zhao et al., CVPR 2025, arXiv 2408.14506"
-_DEEPCORE = "embedding of an expert, as in Guo et al., DeepCore, DEXA 2022"
+_EMBEDDING = "embedding of an expert or a teacher"
+_DEEPCORE = f"{_EMBEDDING}, as in Guo et al., DeepCore, DEXA 2022"
 
 
 def _select(rule: str) -> dict[str, Any]:
@@ -273,6 +274,12 @@ PRESETS: dict[str, Preset] = {
     ),
     "graph_cut": Preset(
         "selection", "graph cut", f"Iyer et al., ALT 2021; {_DEEPCORE}", _select("graph_cut")
+    ),
+    "k_medoids": Preset(
+        "selection",
+        "k-medoids",
+        f"Kaufman and Rousseeuw, 1987; {_EMBEDDING}",
+        _select("k_medoids"),
     ),
 }
 

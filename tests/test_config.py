@@ -109,6 +109,8 @@ def test_every_preset_is_of_a_family_and_sets_fields_that_exist():
         ("evaluation.baseline_rates", (0.1, -0.1), "one or more numbers above 0"),
         ("evaluation.baseline_rates", (0.1, math.nan), "one or more numbers above 0"),
         ("evaluation.held_out", 0.6, "at most 0.5"),
+        ("data.judge", "heldout", r"did you mean held_out\?"),
+        ("data.judge_share", 0.0, "above 0"),
         ("distill.method", "datn", r"did you mean datm\?"),
         ("selection.rule", "herd", r"did you mean herding\?"),
         ("trajectory.num_shards", 0, "at least 1"),

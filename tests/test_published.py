@@ -161,6 +161,8 @@ OURS = {
     "evaluation.baseline_rates": (0.005, 0.01, 0.02, 0.05, 0.1),  # 0.01 for all real images
     "evaluation.held_out": 0.2,
     "evaluation.tuning_epochs": 0,
+    "data.judge": "test",
+    "data.judge_share": 0.2,  # without effect: the test set judges
     "evaluation.curve": False,  # its evaluations on the way choose the best of the test set
     "distill.keep_steps": 500,
     "budget": "",

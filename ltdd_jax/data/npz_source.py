@@ -46,7 +46,7 @@ def read_npz(
     """Reads `images`, `labels` and, where they are, `test_images`, `test_labels`, `class_names`.
 
     Without test arrays the last fifth of every class, in file order and at least one image, is
-    the test set.
+    the test set. Test arrays are read only if they are asked for.
 
     Args:
       request: `path` is the file: images uint8 [N, H, W, C] (or [N, H, W]), labels integers [N]
@@ -60,7 +60,7 @@ def read_npz(
       UserError: no readable file, or arrays that are missing or of another kind.
     """
     path = request.path
-    arrays = _read_arrays(path)
+    arrays, has_test = _read_arrays(path, splits)
     images, labels = {}, {}
     for split, prefix in (("train", ""), ("test", "test_")):
         if f"{prefix}images" in arrays:
@@ -74,7 +74,7 @@ def read_npz(
                 f"data.path={path}: labels go up to {values.max()}, but there are {len(names)} "
                 "classes, numbered from 0; renumber the labels or mend class_names."
             )
-    if "test" not in labels:
+    if not has_test:
         request.warn(
             f"data.path={path} has no test_images; the last fifth of every class is the test set."
         )
@@ -90,15 +90,18 @@ def check_npz(request: Request) -> None:
         _check_headers(request.path, _read_headers(archive))
 
 
-def _read_arrays(path: str) -> dict[str, np.ndarray]:
+def _read_arrays(path: str, splits: Sequence[str]) -> tuple[dict[str, np.ndarray], bool]:
+    """The arrays that the splits need, and whether the file has test arrays."""
     with _open_archive(path) as archive:
         headers = _read_headers(archive)
         _check_headers(path, headers)
         arrays = {}
         for name in headers:
+            if name.startswith("test_") and "test" not in splits:
+                continue
             with archive.open(f"{name}.npy") as stream:
                 arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
-    return arrays
+    return arrays, "test_images" in headers
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """Selections: real images chosen by a rule, the coresets of the literature's tables.
 
-Features are the embedding of a representation expert's last snapshot of the images as the network
-sees them, without augmentation. All rules work in one class at a time and are written in NumPy.
+Features are the embedding of one trained network, a representation expert's last snapshot or a
+teacher, of the images as the network sees them, without augmentation. All rules work in one class
+at a time and are written in NumPy.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,28 +16,33 @@ from ltdd_jax import losses
 from ltdd_jax.distill import initialize, method
 from ltdd_jax.types import SyntheticSet
 
-RULES = ("random", "k_center", "herding", "graph_cut")
+RULES = ("random", "k_center", "herding", "graph_cut", "k_medoids")
+_MAX_ROUNDS = 100  # of k-medoids, which ends when no medoid moves
+_EQUAL = 1e-12  # squared distances below this share of the largest squared norm are rounding
 
 
 def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Method:
     """Builds a selection.
 
     Args:
-      task: data, network and experts.
+      task: data, network, experts and teachers.
       ipc: images per class.
       **settings: the fields of the config's section `selection`.
     """
+    embedding = settings["embedding"] if settings["rule"] != "random" else ""
     needed = []
-    if settings["rule"] != "random" or settings["labels"] == "soft":
+    if embedding == "expert" or settings["labels"] == "soft":
         needed.append("representation")
     if settings["labels"] == "soft":
         needed.append("classifier")
     shares = share_budget(task.class_counts, ipc, settings["budget"])
+    where = " in a teacher's embedding" if embedding == "teacher" else ""
     return method.fixed(
         lambda: select(task, ipc, **settings),
         np.repeat(np.arange(task.num_classes, dtype=np.int32), shares),
         experts=tuple(needed),
-        summary=f"{settings['rule']} selection, {settings['labels']} labels",
+        teachers=("teacher",) if embedding == "teacher" else (),
+        summary=f"{settings['rule']} selection{where}, {settings['labels']} labels",
     )
 
 
@@ -45,6 +51,7 @@ def select(
     ipc: int,
     *,
     rule: str,
+    embedding: str,
     labels: str,
     budget: str,
     graph_cut_weight: float,
@@ -62,7 +69,7 @@ def select(
         orders = initialize.permute_classes(order_key, of_class)
         chosen = [order[:n] for order, n in zip(orders, shares, strict=True)]
     else:
-        choose = _make_rule(task, rule, graph_cut_weight, order_key)
+        choose = _make_rule(task, rule, embedding, graph_cut_weight, order_key)
         chosen = [
             rows[choose(k, rows, min(n, len(rows)))]
             for k, (rows, n) in enumerate(zip(of_class, shares, strict=True))
@@ -100,10 +107,15 @@ def share_budget(class_counts: Sequence[int], ipc: int, budget: str) -> list[int
     return [round(fraction * count) for count in class_counts]
 
 
-def _make_rule(task, rule, graph_cut_weight, key) -> Callable[[int, np.ndarray, int], np.ndarray]:
+def _make_rule(
+    task, rule, embedding, graph_cut_weight, key
+) -> Callable[[int, np.ndarray, int], np.ndarray]:
     """`choose(class, its rows, number)` -> positions among the rows."""
-    network = task.network
-    params = task.snapshot("representation", 0, -1)
+    if embedding == "teacher":
+        teacher = task.teachers("teacher")[0]
+        network, params = teacher.network, teacher.params
+    else:
+        network, params = task.network, task.snapshot("representation", 0, -1)
     embed = jax.jit(network.embed)
     classify = jax.jit(network.classify)
 
@@ -114,6 +126,9 @@ def _make_rule(task, rule, graph_cut_weight, key) -> Callable[[int, np.ndarray, 
             return choose_k_center(features, count, first)
         if rule == "herding":
             return choose_herding(features, count)
+        if rule == "k_medoids":
+            draws = jax.random.uniform(jax.random.fold_in(key, label), (count,))
+            return choose_k_medoids(features, np.asarray(draws))
         logits = method.predict_in_blocks(classify, params, features)
         similarity = compare_gradients(logits, np.full(len(rows), label), features)
         return choose_graph_cut(similarity, count, graph_cut_weight)
@@ -199,3 +214,66 @@ def choose_graph_cut(similarity: np.ndarray, count: int, weight: float = 1.0) ->
         chosen.append(best)
         gain = gain - 2.0 * similarity[best]
     return np.array(chosen, np.int64)
+
+
+def choose_k_medoids(features: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """k-medoids: the rows whose distances to all rows add up to little (Kaufman, Rousseeuw 1987).
+
+    Starts as k-means++ does and alternates (Park and Jun 2009): each row goes to its nearest
+    medoid, then each cluster to the member with the least sum of plain Euclidean distances, not of
+    their squares, to the others. Ends in a local optimum, or after 100 rounds.
+
+    Args:
+      features: [n, F].
+      draws: [k] in [0, 1), random numbers of the start; k is at most n.
+
+    Returns:
+      int64 [k], all different; a medoid belongs to its own cluster, so that none is empty.
+    """
+    distances = measure_distances(features)
+    medoids = _spread_medoids(distances, draws)
+    for _ in range(_MAX_ROUNDS if len(medoids) else 0):
+        nearest = np.argmin(distances[:, medoids], axis=1)
+        nearest[medoids] = np.arange(len(medoids))  # also where another medoid is an equal row
+        moved = medoids.copy()
+        for cluster, medoid in enumerate(medoids):
+            members = np.flatnonzero(nearest == cluster)
+            sums = distances[np.ix_(members, members)].sum(axis=1)
+            best = np.argmin(sums)
+            if sums[best] < sums[np.searchsorted(members, medoid)]:  # equally good ones stay
+                moved[cluster] = members[best]
+        if np.array_equal(moved, medoids):
+            break
+        medoids = moved
+    return medoids
+
+
+def measure_distances(features: np.ndarray) -> np.ndarray:
+    """Euclidean distances float64 [n, n] of rows [n, F], from one matrix of inner products.
+
+    Those of equal rows are exactly 0. Besides the features there is one matrix [n, n] at a time.
+    """
+    features = np.asarray(features, np.float64)
+    features = features - features.mean(axis=0)  # less is lost when the products are subtracted
+    found = features @ features.T
+    norms = np.diag(found).copy()
+    found *= -2.0
+    found += norms[:, None]
+    found += norms[None]
+    found[found < _EQUAL * norms.max()] = 0.0
+    np.fill_diagonal(found, 0.0)
+    return np.sqrt(found, out=found)
+
+
+def _spread_medoids(distances, draws):
+    """k-means++: each next row is drawn by its squared distance from those before it."""
+    free = np.ones(len(distances), bool)
+    nearest = np.full(len(distances), np.inf)
+    chosen = np.zeros(len(draws), np.int64)
+    for place, draw in enumerate(draws):
+        shares = np.square(nearest) * free if place else free.astype(np.float64)
+        total = np.cumsum(shares if shares.any() else free)  # only equal rows are left
+        row = np.searchsorted(total, draw * total[-1], side="right")
+        chosen[place], free[row] = row, False
+        nearest = np.minimum(nearest, distances[row])
+    return chosen

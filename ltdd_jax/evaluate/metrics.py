@@ -77,7 +77,7 @@ def summarize(per_seed_per_class: Array, test_counts: Array, train_counts: Array
 
     Args:
       per_seed_per_class: float [E, K].
-      test_counts: int [K], test images.
+      test_counts: int [K], test images; where they are equal, `mean` is the balanced accuracy.
       train_counts: int [K], images of the long-tailed training set; they define the groups.
 
     Returns:

@@ -123,8 +123,8 @@ def _evaluate_row(run, trainers, row, rate):
 
 def _summarize(run, row, found):
     accuracies = np.asarray(found["per_seed_per_class"])
-    test_counts = run.problem.test.class_counts()
-    summary = metrics.summarize(accuracies, test_counts, np.asarray(run.problem.class_counts))
+    counts = run.problem.test_counts, np.asarray(run.problem.class_counts)
+    summary = metrics.summarize(accuracies, *counts)
     batches = -(-row.num_rows // protocols.choose_batch_size(run, row.block))
     num_epochs = protocols.count_epochs(row.block, row.num_epochs)
     return summary | {

@@ -68,7 +68,7 @@ def _look(run, kind):
 def _summarize(run, kind, found):
     summary = metrics.summarize(
         np.asarray(found["per_expert_per_class"]),
-        run.problem.test.class_counts(),
+        run.problem.test_counts,
         np.asarray(run.problem.class_counts),
     )
     return summary | {"num_epochs": run.config.experts[kind].num_epochs}
@@ -123,7 +123,7 @@ def _summarize_teacher(member, found):
     problem = member.run.problem
     summary = metrics.summarize(
         np.asarray(found["per_class"]),
-        problem.test.class_counts(),
+        problem.test_counts,
         np.asarray(problem.class_counts),
     )
     return summary | {

@@ -189,11 +189,14 @@ def describe_data(
     if len(counts) > _SHOWN_CLASSES:
         shown += f", … ({len(counts)} classes, smallest {min(counts)})"
     size = "x".join(map(str, train.images.shape[1:]))
+    judges = f"{len(test.labels)} test images"
+    if config.data.judge == "held_out":
+        judges = f"judged on {len(test.labels)} held-out training images, the test set is not read"
     return "\n".join(
         [
             f"{config.name}: {config.data.source}, {sum(counts)} training images of {size} in "
             f"{len(counts)} classes (realised imbalance {max(counts) / min(counts):.4g}), "
-            f"{len(test.labels)} test images -> {workdir}",
+            f"{judges} -> {workdir}",
             f"  per class: {shown}",
             f"  network: {config.net.name}, {network.sizes.num_parameters:,} parameters, on "
             f"{mesh.describe_devices()}",

@@ -13,6 +13,7 @@ from ltdd_jax.data import augment, long_tail, normalize, sources, streamed
 from ltdd_jax.runtime import files, processes
 from ltdd_jax.types import AugmentFn, UserError
 
+_JUDGES = 3  # keeps the split apart from others of the same seed
 _LARGE = 224  # pixels; a network that cannot take such images is at fault itself
 
 
@@ -22,7 +23,7 @@ class Problem:
 
     Attributes:
       train: real training images, sorted by class; the first class need not be the largest.
-      test: real test images.
+      test: real test images, or the held-out training images that stand in their place.
       fingerprint: SHA-256 of both.
       preprocessing: fitted to the training images.
       train_images: float32 [N, H, W, C], network input; of a set on disk, rows are read and
@@ -30,6 +31,7 @@ class Problem:
       test_images: float32 [N', H, W, C], likewise.
       network: student, expert and evaluation network.
       augment: (key, images) -> images.
+      judge: "test", or "held_out" where training images judge.
     """
 
     train: sources.ImageSet
@@ -40,6 +42,7 @@ class Problem:
     test_images: np.ndarray | streamed.PreprocessedImages
     network: nets.Network
     augment: AugmentFn
+    judge: str = "test"
 
     @property
     def num_classes(self) -> int:
@@ -57,11 +60,23 @@ class Problem:
         """Training images of each class."""
         return tuple(int(n) for n in self.train.class_counts())
 
+    @property
+    def test_counts(self) -> np.ndarray:
+        """What each class counts in the headline accuracy, int64 [K].
+
+        Its test images; held-out training images are as long-tailed as the rest, so there each
+        class counts the same.
+        """
+        counts = self.test.class_counts()
+        return np.ones_like(counts) if self.judge == "held_out" else counts
+
 
 def load_sets(
     config: ConfigDict, check: Callable[[], None] = lambda: None
 ) -> tuple[sources.ImageSet, sources.ImageSet]:
-    """The long-tailed training set, sorted by class, and the test set.
+    """The long-tailed training set, sorted by class, and the images that judge.
+
+    With data.judge=held_out these are training images, and the test set is not read.
 
     Args:
       config: validated.
@@ -70,34 +85,55 @@ def load_sets(
     Raises:
       UserError: missing or damaged data, an empty class, different shapes in train and test.
     """
+    splits = ("train",) if config.data.judge == "held_out" else ("train", "test")
     sets = sources.load_splits(
         config.data.source,
+        splits,
         **configs.locate_data(config),
         say=processes.say,
         warn=processes.warn,
         check=check,
     )
-    return sort_sets(config, sets["train"], sets["test"])
+    return sort_sets(config, sets["train"], sets.get("test"))
 
 
 def sort_sets(
-    config: ConfigDict, train: sources.ImageSet, test: sources.ImageSet
+    config: ConfigDict, train: sources.ImageSet, test: sources.ImageSet | None
 ) -> tuple[sources.ImageSet, sources.ImageSet]:
-    """The training images cut to a long tail, or as they are, sorted by class; and the test images.
+    """The training images, cut to a long tail or as they are, sorted by class; and the judges.
+
+    Args:
+      config: validated.
+      train: in the order of the source.
+      test: likewise; not looked at, and may be None, with data.judge=held_out: then the share
+        data.judge_share of each class of the cut training images judges, at least one image, and
+        the others are the training set.
 
     Raises:
-      UserError: an empty class, different shapes in train and test.
+      UserError: an empty class, different shapes in train and test, or a class of one image of
+        which none can be held out.
     """
-    data = config.data
+    if config.data.judge == "held_out":
+        return _hold_out(config, _cut(config, train))
+    assert test is not None
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(
             f"training images are {train.images.shape[1:]} and test images "
             f"{test.images.shape[1:]}; set --config.data.image_size to bring both to one size"
         )
-    if data.subset == "long_tail":
-        order_test = sources.find_source(data.source).order_test
+    if config.data.subset == "long_tail":
+        order_test = sources.find_source(config.data.source).order_test
         if order_test is not None:
             test = test.take(order_test(test.labels, test.num_classes))
+    train = _cut(config, train)
+    _check_classes("test", test)
+    return train, test
+
+
+def _cut(config, train):
+    """The training images that count, sorted by class."""
+    data = config.data
+    if data.subset == "long_tail":
         rows = long_tail.select_long_tail(
             train.labels,
             train.num_classes,
@@ -108,14 +144,29 @@ def sort_sets(
     else:
         rows = np.argsort(train.labels, kind="stable")
     train = train.take(rows)
-    for split, images in (("train", train), ("test", test)):
-        empty = [images.class_names[k] for k, n in enumerate(images.class_counts()) if n == 0]
-        if empty:
-            raise UserError(
-                f"class {empty[0]!r} has no {split} image; add some or remove the class from "
-                "both train and test"
-            )
-    return train, test
+    _check_classes("train", train)
+    return train
+
+
+def _check_classes(split, images):
+    empty = [images.class_names[k] for k, n in enumerate(images.class_counts()) if n == 0]
+    if empty:
+        raise UserError(
+            f"class {empty[0]!r} has no {split} image; add some or remove the class from "
+            "both train and test"
+        )
+
+
+def _hold_out(config, train):
+    """The training images that are kept, and those that judge."""
+    single = [train.class_names[k] for k, n in enumerate(train.class_counts()) if n < 2]
+    if single:
+        raise UserError(
+            f"class {single[0]!r} has one training image, so that none can be held out to judge; "
+            "lower --config.data.imbalance_factor, add images, or set --config.data.judge=test"
+        )
+    kept, held = long_tail.hold_out((config.seed, _JUDGES), train.labels, config.data.judge_share)
+    return train.take(kept), train.take(held)
 
 
 def fit_preprocessing(
@@ -189,6 +240,7 @@ def load_problem(
         test_images=streamed.preprocess(of_test, test.images),
         network=network,
         augment=augment.make_augment(config.augment.strategy),
+        judge=config.data.judge,
     )
 
 

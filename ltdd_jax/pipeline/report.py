@@ -58,6 +58,7 @@ def write_report(
         seconds=seconds,
         experts=experts,
         teachers=teachers,
+        held_out=len(run.problem.test.labels) if run.problem.judge == "held_out" else 0,
     )
     files.write_text(run.workspace.report, text.render_json(made))
     table = text.render_markdown(made)

@@ -88,10 +88,13 @@ def _choose_for_budget(config, train, keep):
 
 
 def _asks_teachers(config):
-    """Whether anything but trajectories and plain selections is asked for."""
+    """Whether anything but trajectories and selections without a teacher is asked for."""
     section = presets.PRESETS[config.distill.method].section
-    labels = config.labels.relabel in ("teacher", "views") or "ii" in config.evaluation.blocks
-    return labels or section not in ("trajectory", "selection")
+    if config.labels.relabel in ("teacher", "views") or "ii" in config.evaluation.blocks:
+        return True
+    if section == "selection":
+        return config.selection.embedding == "teacher"
+    return section != "trajectory"
 
 
 def _choose_whitening(config, train):

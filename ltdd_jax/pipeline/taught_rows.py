@@ -58,7 +58,7 @@ def measure_teachers(run: Run) -> dict[str, float]:
         logits.argmax(axis=1)[None], problem.test.labels, problem.num_classes
     )
     counts = np.asarray(problem.class_counts)
-    summary = metrics.summarize(accuracies, problem.test.class_counts(), counts)
+    summary = metrics.summarize(accuracies, problem.test_counts, counts)
     return {"mean": summary["mean"], "balanced": summary["balanced"], "nets": len(asked)}
 
 

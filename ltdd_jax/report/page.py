@@ -90,7 +90,7 @@ def render_page(report: Mapping[str, Any], material: Material) -> str:
 <body>
 <header>
 <h1>{title}</h1>
-{markup.paragraph(text.describe_settings(report))}
+{markup.paragraph(text.describe_settings(report))}{_draw_judges(report)}
 {_draw_numbers(report)}
 <nav aria-label="Contents"><ul>{links}</ul></nav>
 </header>
@@ -104,6 +104,11 @@ def render_page(report: Mapping[str, Any], material: Material) -> str:
 </body>
 </html>
 """
+
+
+def _draw_judges(report):
+    """What is to be said before any number."""
+    return "".join(markup.paragraph(sentence) for sentence in text.describe_judges(report))
 
 
 def _draw_numbers(report):
@@ -132,9 +137,9 @@ def _draw_results(report, block):
         for row in rows.values()
     ]  # fmt: skip
     caption = (
-        f"Top-1 accuracy in % on the test set, mean ± standard deviation over {num_seeds} networks "
-        "trained from scratch; groups by training images per class. Nothing was chosen on the test "
-        "set."
+        f"Top-1 accuracy in % on {text.name_judges(report)}, mean ± standard deviation over "
+        f"{num_seeds} networks trained from scratch; groups by training images per class. Nothing "
+        "was chosen on the test set."
     )
     if block == "ii":
         caption += " Not to be compared with the other block: here a teacher labels every view."

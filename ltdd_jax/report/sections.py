@@ -186,7 +186,8 @@ def _draw_expert_classes(report, order):
     alt += "; ".join(f"{line.name} {_describe_ends(line.y)}" for line in series)
     names = [report["class_names"][k] for k in order]
     chart = figures.draw_classes("experts", alt, names, series, y_label="accuracy in %")
-    caption = "Last snapshots on the test images, mean over the experts, by class."
+    judges = "held-out training images" if report.get("held_out", 0) else "the test images"
+    caption = f"Last snapshots on {judges}, mean over the experts, by class."
     return markup.figure(chart, caption)
 
 

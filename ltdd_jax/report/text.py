@@ -30,6 +30,7 @@ def make_report(
     seconds: Mapping[str, float],
     experts: Mapping[str, Mapping[str, Any]] | None = None,
     teachers: Mapping[str, Mapping[str, Any]] | None = None,
+    held_out: int = 0,
 ) -> dict[str, Any]:
     """Collects a run's results.
 
@@ -46,6 +47,7 @@ def make_report(
       seconds: stage -> wall time.
       experts: kind -> summary of the last snapshots, mean over experts.
       teachers: name -> summary of one trained network, with its `title`, `net` and `recipe`.
+      held_out: training images that judged; 0 where the test set did.
 
     Returns:
       The content of report.json.
@@ -59,6 +61,7 @@ def make_report(
         raise ValueError(f"classes are counted differently: {sorted(lengths)}")
     return {
         "name": config["name"],
+        "held_out": int(held_out),
         "results": {name: dict(result) for name, result in results.items()},
         "best_on_test": _find_best(results),
         "experts": {kind: dict(summary) for kind, summary in (experts or {}).items()},
@@ -86,6 +89,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         [
             f"# {report['name']}",
             "",
+            *(line for sentence in describe_judges(report) for line in (sentence, "")),
             f"Top-1 accuracy in %, mean ± standard deviation over {max(seeds, default=0)} "
             "networks; groups by training images per class. The final set is evaluated, nothing is "
             "chosen on the test set.",
@@ -101,6 +105,22 @@ def render_markdown(report: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def describe_judges(report: Mapping[str, Any]) -> list[str]:
+    """A sentence where not the test set judged."""
+    count = report.get("held_out", 0)
+    if not count:
+        return []
+    return [
+        f"Judged on {count:,} held-out training images; the test set was not read. Every class "
+        "counts the same in the accuracy."
+    ]
+
+
+def name_judges(report: Mapping[str, Any]) -> str:
+    """'the test set' or 'held-out training images'."""
+    return "held-out training images" if report.get("held_out", 0) else "the test set"
 
 
 def _block(report, block, rows):
@@ -182,8 +202,8 @@ def describe_best(report: Mapping[str, Any]) -> str:
     """A sentence on the best point of the curve; only where there is a curve."""
     best = report["best_on_test"]
     return (
-        f"Best on the test set, as the literature reports it and not to be compared with the final "
-        f"set: {best['mean']:.1f} ± {best['std']:.1f} ({best['row']})."
+        f"Best on {name_judges(report)}, as the literature reports it and not to be compared with "
+        f"the final set: {best['mean']:.1f} ± {best['std']:.1f} ({best['row']})."
     )
 
 

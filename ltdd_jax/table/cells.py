@@ -138,6 +138,12 @@ def make_jobs(
             jobs[name] = _make_job(name, cell, home, overrides or {})
         except UserError as error:
             raise UserError(f"cell {name}: {error}") from error
+    judges = {job.config.data.judge: name for name, job in jobs.items()}
+    if len(judges) > 1:
+        raise UserError(
+            f"cell {judges['test']} is judged on the test set and cell {judges['held_out']} on "
+            "held-out training images: give all cells of a table the same data.judge"
+        )
     return list(jobs.values())
 
 

@@ -29,6 +29,7 @@ _TITLES = {"random": "random real images, drawn once"}
 _WORDS = {
     "augment.strategy": "augmentation",
     "data.image_size": "side of the pictures in pixels",
+    "data.judge": "judges",
     "data.source": "source of the pictures",
     "evaluation.batch_size": "batch of the evaluation",
     "evaluation.num_epochs": "epochs of the evaluation",
@@ -78,6 +79,7 @@ class Line:
       teacher: accuracy of the teachers that label, by their mean logits, percent; None without one.
       published: number of the literature for the same cell.
       differences: of the set-up from the published one, clauses.
+      judge: "test", or "held_out" where training images judged.
     """
 
     cell: str
@@ -91,6 +93,7 @@ class Line:
     teacher: float | None = None
     published: Published | None = None
     differences: tuple[str, ...] = ()
+    judge: str = "test"
 
     @property
     def kind(self) -> str:
@@ -153,6 +156,7 @@ def _collect(job: Job, report: Mapping[str, Any], find: Find) -> list[Line]:
                 teacher=summary.get("teacher", {}).get("mean"),
                 published=published,
                 differences=_differences(job, report, row, published) if published else (),
+                judge=config.data.judge,
             )
         )
     return lines

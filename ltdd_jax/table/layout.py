@@ -192,8 +192,13 @@ def _common(rows: Sequence[Line]) -> dict[str, str]:
 def _describe(rows: Sequence[Line]) -> str:
     common = _common(rows)
     networks = f"{common['seeds']} " if "seeds" in common else ""
+    judges = "the test set"
+    if rows[0].judge == "held_out":
+        judges = (
+            "held-out training images, every class counting the same (the test set was not read)"
+        )
     sentences = [
-        f"Top-1 accuracy in % on the test set, mean ± standard deviation over {networks}networks "
+        f"Top-1 accuracy in % on {judges}, mean ± standard deviation over {networks}networks "
         "trained from scratch; the last iterate, nothing was chosen on the test set; groups by "
         "training images per class."
     ]

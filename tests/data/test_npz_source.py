@@ -70,6 +70,25 @@ def test_last_fifth_of_every_class_is_held_out(tmp_path):
     assert "last fifth" in warnings[0]
 
 
+@pytest.mark.parametrize("has_test", [True, False])
+def test_test_arrays_are_read_only_if_asked_for(tmp_path, has_test):
+    """Breaks when the test set is looked at by who asked for the training images alone."""
+    path, many = tmp_path / "own.npz", np.full((500, 4, 5, 3), 77, np.uint8)
+    test = {"test_images": many, "test_labels": np.arange(500) % 2}
+    np.savez(path, **make_arrays(**(test if has_test else dict.fromkeys(test))))
+    expected = sources.load_splits("npz", path=str(path), warn=lambda text: None)["train"]
+    if has_test:  # damage what is not to be read
+        content, pixels = path.read_bytes(), many.tobytes()
+        assert content.count(pixels) == 1
+        path.write_bytes(content.replace(pixels, bytes(len(pixels))))
+        with pytest.raises(UserError, match=r"no intact \.npz file"):
+            sources.load_splits("npz", path=str(path))
+    found = sources.load_splits("npz", ("train",), path=str(path), warn=lambda text: None)
+    assert found.keys() == {"train"}
+    np.testing.assert_array_equal(found["train"].images, expected.images)
+    np.testing.assert_array_equal(found["train"].labels, expected.labels)
+
+
 _LABELS = np.arange(20) % 2
 
 

@@ -1,5 +1,6 @@
 """The selections against brute force, closed forms and, where installed, other libraries."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltdd_jax.distill import selection
+from ltdd_jax import nets
+from ltdd_jax.distill import Teacher, selection
 from tests.distill import tasks
 
 
@@ -49,6 +51,7 @@ def test_equal_points_are_chosen_once_each():
         selection.choose_k_center(same, 4, 1),
         selection.choose_herding(same, 4),
         selection.choose_graph_cut(np.ones((4, 4)), 4),
+        selection.choose_k_medoids(same, np.array([0.5, 0.0, 0.99, 0.5])),
     ):
         assert sorted(chosen) == [0, 1, 2, 3] and chosen.dtype == np.int64
 
@@ -135,6 +138,79 @@ def test_graph_cut_agrees_with_apricot():
     selector = apricot.GraphCutSelection(12, alpha=1, metric="precomputed", optimizer="naive")
     expected = selector.fit(similarity).ranking
     np.testing.assert_array_equal(selection.choose_graph_cut(similarity, 12), expected)
+
+
+def total_distance(points, chosen):
+    """Σ of the plain distances of all points from the nearest chosen one."""
+    distances = np.linalg.norm(points[:, None] - points[None, list(chosen)], axis=2)
+    return distances.min(axis=1).sum()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_k_medoids_of_separated_clusters_are_the_best_of_all_sets(seed):
+    """Every set of three rows is tried; breaks on squared distances too, by the far members."""
+    rng = np.random.default_rng(seed)
+    centres = np.repeat([[0.0, 0.0], [1e4, 0.0], [0.0, 1e4]], 4, axis=0)
+    points = centres + rng.standard_cauchy(size=centres.shape)
+    points = points[rng.permutation(len(points))]
+    chosen = selection.choose_k_medoids(points, rng.uniform(size=3))
+    best = min(itertools.combinations(range(12), 3), key=lambda s: total_distance(points, s))
+    assert set(chosen) == set(best) and chosen.dtype == np.int64
+
+
+def test_k_medoids_minimise_plain_distances():
+    """Of 0, 1, 2, 3, 100 the median 2; by squares it would be 3, next to the mean 21.2."""
+    points = np.array([[0.0], [1.0], [2.0], [3.0], [100.0]])
+    for draw in (0.0, 0.3, 0.9):
+        np.testing.assert_array_equal(selection.choose_k_medoids(points, np.array([draw])), [2])
+
+
+def test_k_medoids_start_like_k_means_plus_plus():
+    """From 0 the points 1 and 3 are drawn at 1 : 9, and neither start can be improved."""
+    points = np.array([[0.0], [1.0], [3.0]])
+    for draw, second in ((0.09, 1), (0.11, 2), (0.999, 2)):
+        chosen = selection.choose_k_medoids(points, np.array([0.0, draw]))
+        np.testing.assert_array_equal(chosen, [0, second])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_k_medoids_end_where_no_member_of_a_cluster_is_better(seed):
+    """Breaks when the alternation stops early, or a medoid is not a member of its cluster."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(40, 3))
+    chosen = selection.choose_k_medoids(points, rng.uniform(size=5))
+    gaps = np.linalg.norm(points[:, None] - points[None, chosen], axis=2)
+    for cluster, medoid in enumerate(chosen):
+        members = points[gaps.argmin(axis=1) == cluster]
+        sums = {tuple(x): np.linalg.norm(members - x, axis=1).sum() for x in members}
+        assert sums[tuple(points[medoid])] <= min(sums.values()) + 1e-9
+
+
+def test_k_medoids_do_not_depend_on_place_turn_or_scale():
+    points, draws = rows(3, 60, 4), np.array([0.2, 0.7, 0.4, 0.9])
+    turn = np.linalg.qr(rows(4, 4, 4))[0]
+    chosen = selection.choose_k_medoids(points, draws)
+    moved = selection.choose_k_medoids(7.0 * points @ turn + 1e4, draws)
+    np.testing.assert_array_equal(moved, chosen)
+
+
+def test_k_medoids_of_repeated_images_are_different_rows():
+    """Two pictures five times each: both are chosen before any is taken twice."""
+    pictures = np.random.default_rng(0).normal(100.0, 1.0, size=(2, 300)).astype(np.float32)
+    points = np.repeat(pictures, 5, axis=0)
+    for draw in (0.0, 0.5, 0.99):
+        for count in (2, 3, 10):
+            chosen = selection.choose_k_medoids(points, np.full(count, draw))
+            assert len(set(chosen)) == count and {row // 5 for row in chosen[:2]} == {0, 1}
+
+
+def test_distances_are_euclidean_and_exactly_zero_for_equal_rows():
+    """Breaks when products of large numbers are subtracted: an offset of 1e6 is left over."""
+    points = np.concatenate([rows(0, 6, 5), rows(0, 6, 5)]) + 1e6
+    expected = np.linalg.norm(points[:, None] - points[None], axis=2)
+    found = selection.measure_distances(points)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert (found[expected == 0] == 0).all() and (np.diag(found) == 0).all()
 
 
 def test_similarity_is_that_of_gradients_built_explicitly():
@@ -224,20 +300,60 @@ def test_labels_hard_or_of_the_experts_that_are_right(rule):
         np.testing.assert_allclose(soft.label_logits[row], expected, atol=1e-5)
 
 
-def test_rules_see_the_features_of_the_last_snapshot():
-    """In the order of the rules on the class's own embedding; the first of k-center is random."""
-    task = tasks.make_task()
-    params = task.snapshot("representation", 0, -1)
-    features = np.asarray(task.network.embed(params, task.images))
-    for rule in ("herding", "graph_cut", "k_center"):
-        found = chosen_rows(task, tasks.make_method(rule, task, distill__ipc=3).start())[:3]
+def have_two_teachers(task):
+    """The task with two teachers of a network of their own."""
+    network = nets.build("convnet", image_shape=(8, 8, 1), num_classes=3, width=5, depth=2)
+    made = [Teacher(network, jax.jit(network.init)(jax.random.key(seed))) for seed in (3, 4)]
+    return dataclasses.replace(task, teachers={"teacher": tuple(made)}.__getitem__)
+
+
+@pytest.mark.parametrize("rule", selection.RULES[1:])
+def test_a_selection_in_the_embedding_of_a_teacher_asks_no_expert(rule):
+    """Breaks when an expert is trained or read for it, or the teacher is not trained."""
+    log = []
+    task = have_two_teachers(tasks.make_task(log=log))
+    method = tasks.make_method(rule, task, selection__embedding="teacher")
+    method.start()
+    assert (method.experts, method.teachers, log) == ((), ("teacher",), [])
+    assert "teacher" in method.summary
+    soft = {"selection__embedding": "teacher", "selection__labels": "soft"}
+    method = tasks.make_method(rule, task, **soft)
+    method.start()
+    assert method.experts == ("representation", "classifier") and method.teachers == ("teacher",)
+    assert {kind for kind, *_ in log} == {"classifier"}
+    assert tasks.make_method(rule, task).teachers == ()
+
+
+def test_random_images_ask_nobody():
+    method = tasks.make_method("random", tasks.make_task(), selection__embedding="teacher")
+    assert method.experts == () and method.teachers == ()
+
+
+@pytest.mark.parametrize("embedding", ["expert", "teacher"])
+def test_rules_see_the_features_of_the_last_snapshot(embedding):
+    """In the order of the rules on the class's own embedding; the first of k-center is random.
+
+    Breaks when the features, or the logits of the graph cut, are of another network.
+    """
+    task = have_two_teachers(tasks.make_task())
+    network, params = task.network, task.snapshot("representation", 0, -1)
+    if embedding == "teacher":
+        network, params = vars(task.teachers("teacher")[0]).values()
+    features = np.asarray(network.embed(params, task.images))
+    draws = jax.random.fold_in(jax.random.split(task.stream("initialize"), 3)[0], 0)
+    for rule in selection.RULES[1:]:
+        fields = {"distill__ipc": 3, "selection__embedding": embedding}
+        found = chosen_rows(task, tasks.make_method(rule, task, **fields).start())[:3]
         of_class = features[:6].astype(np.float64)
         if rule == "herding":
             expected = selection.choose_herding(of_class, 3)
         elif rule == "k_center":
             expected = selection.choose_k_center(of_class, 3, found[0])
+        elif rule == "k_medoids":
+            draws = np.asarray(jax.random.uniform(draws, (3,)))
+            expected = selection.choose_k_medoids(of_class, draws)
         else:
-            logits = np.asarray(task.network.apply(params, task.images[:6]))
+            logits = np.asarray(network.apply(params, task.images[:6]))
             similarity = selection.compare_gradients(logits, np.zeros(6, int), of_class)
             expected = selection.choose_graph_cut(similarity, 3)
         np.testing.assert_array_equal(found, expected)

@@ -317,6 +317,7 @@ EXPERTS = {
     "k_center": (BOTH[:1], BOTH[:1]),
     "herding": (BOTH[:1], BOTH[:1]),
     "graph_cut": (BOTH[:1], BOTH[:1]),
+    "k_medoids": (BOTH[:1], BOTH[:1]),
 }
 
 

@@ -25,6 +25,8 @@ FIELDS = [
     ("data__imbalance_factor", 7.0, ALL),
     ("data__zca_eps", 0.2, ALL),
     ("data__path", "elsewhere", ""),
+    ("data__judge", "held_out", ALL),
+    ("data__judge_share", 0.3, ""),  # of no effect while the test set judges
     ("net__name", "mlp", ALL),
     ("net__width", 5, ALL),
     ("augment__strategy", "crop", ALL),
@@ -120,6 +122,19 @@ def test_settings_that_make_an_artefact(tmp_path, field, value, anew):
     """Breaks when a result is taken for that of other settings, or made twice for the same."""
     before = small_run.make_run(tmp_path)
     assert differ(before, small_run.make_run(tmp_path, **{field: value})) == anew
+
+
+def test_results_on_the_test_set_keep_their_identity(tmp_path):
+    """Breaks when earlier directories are refused, or one share is taken for another."""
+    found = {}
+    for judge, share in (("test", 0.2), ("held_out", 0.2), ("held_out", 0.3)):
+        run = small_run.make_run(tmp_path, data__judge=judge, data__judge_share=share)
+        for name, identity in identities(run).items():
+            found.setdefault(name, []).append(identity["data"])
+    for of_test, one, other in found.values():
+        assert not {"judge", "judge_share"} & of_test.keys()
+        assert one == of_test | {"judge": "held_out", "judge_share": 0.2}
+        assert other == of_test | {"judge": "held_out", "judge_share": 0.3}
 
 
 def test_other_data_make_everything_anew(tmp_path):

@@ -49,6 +49,14 @@ def test_nothing_is_said_where_nothing_is_repeated(capfd, changes):
     assert "warning" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.parametrize("embedding", ["expert", "teacher"])
+def test_a_budget_settles_teachers_where_a_selection_asks_one(capfd, embedding):
+    """Breaks when a short run trains the published teacher, or one is settled for nothing."""
+    config = make_config(budget="quick", distill__method="herding", selection__embedding=embedding)
+    settle.settle_config(config, make_set(30, 6, 10, 1), frozenset())
+    assert ("  teacher." in "".join(capfd.readouterr())) == (embedding == "teacher")
+
+
 def test_batches_are_cut_to_the_training_set_and_said(capfd):
     """Breaks when own pictures are refused because the config was made for more of them."""
     config = make_config(experts__representation__batch_size=256)

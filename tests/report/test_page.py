@@ -69,6 +69,15 @@ def test_page_is_whole_and_its_contents_lead_to_every_section(text):
     assert len(names) == len(set(names))  # drawings of the same program do not share names
 
 
+def test_page_says_who_judged(text):
+    """Breaks when a number from held-out training images can be taken for one of the test set."""
+    page = render(report={"held_out": 321})
+    assert "Judged on 321 held-out training images; the test set was not read" in page
+    assert "in % on held-out training images, mean" in page
+    assert "Last snapshots on held-out training images" in page
+    assert "in % on the test set, mean" in text and "held-out training images;" not in text
+
+
 def test_page_needs_no_network_and_no_script(text):
     parser = Parser(text)
     assert not parser.find("script") and not parser.find("link") and not parser.find("iframe")

@@ -124,3 +124,13 @@ def test_page_has_a_row_per_class_and_the_settings():
 def test_wrong_lengths_are_refused():
     with pytest.raises(ValueError, match="counted differently"):
         make(class_names=["cat"])
+
+
+def test_page_says_when_training_images_judged():
+    """Breaks when a number from held-out training images can be taken for one of the test set."""
+    sentence = "Judged on 1,234 held-out training images; the test set was not read."
+    page = text.render_markdown(make(RESULTS | CURVE, held_out=1234))
+    assert sentence in page and "Best on held-out training images" in page
+    assert "on the test set, as" not in page
+    assert "eld-out training images; the" not in text.render_markdown(make())
+    assert (make(held_out=5)["held_out"], make()["held_out"]) == (5, 0)

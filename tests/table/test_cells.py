@@ -30,6 +30,15 @@ def test_cells_of_one_data_set_share_a_directory_and_others_do_not():
     assert moved[0].identity == same[0].identity
 
 
+def test_cells_of_one_table_are_judged_alike():
+    """Breaks when numbers of the test set stand beside some of held-out training images."""
+    held, test = ({"data.judge": judge} for judge in ("held_out", "test"))
+    one, other = Cell("digits_lt", "datm", overrides=held), Cell("digits_lt", "mtt", overrides=test)
+    with pytest.raises(UserError, match=r"mtt is judged on the test set and cell digits_lt-datm"):
+        make(one, other)
+    assert len(make(one, other, overrides={"data.judge": "held_out"})) == 2
+
+
 def test_every_setting_that_a_result_depends_on_belongs_to_the_identity():
     (one,) = make(Cell("digits_lt", "datm"))
     assert make(Cell("digits_lt", "datm"))[0].identity == one.identity

@@ -57,6 +57,18 @@ def test_forms_of_the_same_images_are_columns():
     assert column(sheet, "8-bit pixels")[1] == "38.0 ± 2.0" and "hard labels" not in sheet.header
 
 
+def test_caption_says_when_training_images_judged():
+    """Breaks when numbers from held-out training images can be taken for those of the test set."""
+    captions = []
+    for judge in ("test", "held_out"):
+        (job,) = made_up.make_all("datm", overrides={"data.judge": judge})
+        lines = collect_lines([(job, made_up.make_report(50.0))], lambda *cell: None)
+        captions.append(lay_out("t", lines).sheets[0].caption)
+    assert "in % on the test set, mean" in captions[0]
+    assert "in % on held-out training images, every class counting the same" in captions[1]
+    assert "the test set was not read" in captions[1]
+
+
 def test_groups_without_classes_have_no_column():
     (first, _) = lay_out("A table", golden.LINES).sheets
     assert [title for title in first.header if "(" in title or title == "medium"] == [
