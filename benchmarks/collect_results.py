@@ -234,6 +234,7 @@ def _number(report, said, name, result, num_iterations):
         published_std=found and found.std,
         published_source=found.source.partition(",")[0] if found else "",
         note=" ".join(note.split()),
+        judge=settings["data"].get("judge", "test"),
     )
 
 
@@ -241,7 +242,9 @@ def _find_published(settings, method, row, block, network):
     """The printed number for the same cell; of random images and of what a method made."""
     data = settings["data"]
     is_printed = row in ("random_real", "distilled") and method in PRESETS
-    if not is_printed or data["subset"] != "long_tail" or not collecting.belongs(method, block):
+    if not is_printed or (data["subset"], data.get("judge", "test")) != ("long_tail", "test"):
+        return None
+    if not collecting.belongs(method, block):
         return None
     # Published networks are called without the normalisation of ours.
     student = network.removesuffix("_bn") or settings["net"]["name"]
@@ -269,8 +272,8 @@ def _find_expert_seconds(report, said):
 
 def count_iterations(workdir: pathlib.Path, set_name: str, settings: Mapping[str, Any]) -> int:
     """Outer iterations of a set: what its section says, or the last in its log of metrics."""
-    section = settings.get(PRESETS[settings["distill"]["method"]].section, {})
-    fields = records.flatten(section).items()
+    preset = PRESETS.get(settings["distill"]["method"])  # a method of one's own may be none
+    fields = records.flatten(settings.get(preset.section, {}) if preset else {}).items()
     given = sum(value for name, value in fields if name.endswith("num_iterations"))
     log = (workdir / "sets" / set_name if set_name else workdir) / "metrics.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []

@@ -9,7 +9,7 @@ Kinds: `classes` (accuracy of every class over its training images, run=RUN,RUN)
 set beside its start and random real images), `storage` (accuracy over stored bytes, of study=NAME)
 and `curve` (accuracy over iterations). Options choose rows as those of the tables do.
 
-A set is drawn by itself, without any real image:
+A set is drawn by itself, without any real photograph:
 
     python benchmarks/draw_results.py --workdir=DIR --set=NAME --out=docs/img/results_NAME.png
 """
@@ -24,6 +24,7 @@ import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import measured
 import numpy as np
 import result_words as say
@@ -55,6 +56,7 @@ _STYLE = {
 _MAX_LIKENESS = 0.8
 _MAX_COLUMNS, _MIN_PIXELS, _GAP = 10, 48, 3
 _COPIES = ("selection", "crops")  # sections of methods whose images are real ones
+_FREE = ("digits",)  # data whose real images may be shown
 _PAPER = (255, 255, 255)
 
 
@@ -164,13 +166,22 @@ def draw_storage(
     figure, axis = _new(3.2)
     for (title, of_it), color, mark in zip(groups.items(), _COLORS, _MARKS, strict=False):
         of_it.sort(key=lambda row: row.stored_bytes)
-        x, y, spread = zip(*((r.stored_bytes / 1e3, r.mean, r.std) for r in of_it), strict=True)
-        axis.errorbar(x, y, spread, fmt=f"{mark}-", color=color, label=title, ms=4.5, capsize=2)
+        stored = [row for row in of_it if row.labels != "ST"]
+        live = [row for row in of_it if row.labels == "ST"]
+        for rows_of, form, label in ((stored, f"{mark}-", title), (live, "*", "")):
+            points = [(r.stored_bytes / 1e3, r.mean, r.std) for r in rows_of]
+            if points:
+                x, y, spread = zip(*points, strict=True)
+                shown = label or (None if stored else title)
+                axis.errorbar(x, y, spread, fmt=form, color=color, label=shown, ms=6, capsize=2)
         for row in of_it if color == _COLORS[0] else ():
             axis.annotate(_stored(row), (row.stored_bytes / 1e3, row.mean), fontsize=8,
-                          xytext=(5, -11), textcoords="offset points")  # fmt: skip
+                          xytext=(6, -11), textcoords="offset points")  # fmt: skip
     axis.set(xscale="log", xlabel="kB stored: images, labels and teacher")
     axis.set_ylabel("test accuracy, %")
+    axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
+    axis.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.10g}"))
+    axis.minorticks_off()
     axis.margins(x=0.12)
     return _finish(figure, rows[0], loc="outside right center")
 
@@ -219,26 +230,47 @@ def save(figure: plt.Figure, path: pathlib.Path) -> None:
     plt.close(figure)
 
 
-def draw_set(workdir: pathlib.Path, set_name: str = "") -> Image.Image:
-    """The images of a distilled set, a row per class; never a real one.
+def draw_set(workdir: pathlib.Path, set_name: str = "", *, start: bool = False) -> Image.Image:
+    """The images of a distilled set, a row per class; never a real photograph.
+
+    Args:
+      workdir: of a finished run.
+      set_name: of the set; "" for the one at the root.
+      start: whether the images it began as stand beside them; of the digits alone.
 
     Raises:
-      UserError: its images are real ones, or hardly differ from those they began as.
+      UserError: images are real photographs, or hardly differ from those they began as.
     """
     home = workdir / "sets" / set_name if set_name else workdir
-    method = json.loads((home / "report.json").read_text())["config"]["distill"]["method"]
-    if PRESETS[method].section in _COPIES:
+    settings = json.loads((home / "report.json").read_text())["config"]
+    method, source = settings["distill"]["method"], settings["data"]["source"]
+    if method in PRESETS and PRESETS[method].section in _COPIES:
         raise UserError(f"the images of {method} are real ones and are not drawn")
     with np.load(home / "synthetic" / "synthetic.npz") as archive:
         pixels, labels, names = (archive[name] for name in ("pixels", "labels", "class_names"))
     with np.load(home / "synthetic" / "initial.npz") as archive:
-        likeness = compare(pixels, archive["pixels"])
-    if likeness > _MAX_LIKENESS:
+        initial = archive["pixels"]
+    shown = [str(name) for name in names]
+    if source in _FREE:
+        both = [(initial, [""] * len(shown))] if start else []
+        return _join([draw_grid(p, labels, n) for p, n in ((pixels, shown), *both)])
+    likeness = compare(pixels, initial)
+    if start or likeness > _MAX_LIKENESS:
+        wrong = "start from" if start else "hardly differ from"
         raise UserError(
-            f"the images of {home} hardly differ from the real ones they began as (correlation "
-            f"{likeness:.2f}, above {_MAX_LIKENESS}) and are not drawn"
+            f"the images of {home} {wrong} real ones (correlation {likeness:.2f}, at most "
+            f"{_MAX_LIKENESS}), which are not drawn"
         )
-    return draw_grid(pixels, labels, [str(name) for name in names])
+    return draw_grid(pixels, labels, shown)
+
+
+def _join(grids):
+    canvas = Image.new("RGB", (sum(grid.width for grid in grids), grids[0].height), _PAPER)
+    left = 0
+    for grid in grids:
+        canvas.paste(grid.convert("RGB"), (left, 0))
+        left += grid.width
+    return canvas.quantize(128)
 
 
 def compare(pixels: np.ndarray, others: np.ndarray) -> float:
@@ -273,10 +305,11 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Draws the images of a distilled set.")
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
     parser.add_argument("--set", default="")
+    parser.add_argument("--start", action="store_true", help="beside what it began as; digits")
     parser.add_argument("--out", required=True, type=pathlib.Path)
     args = parser.parse_args(argv)
     try:
-        draw_set(args.workdir, args.set).save(args.out, optimize=True)
+        draw_set(args.workdir, args.set, start=args.start).save(args.out, optimize=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -30,85 +30,52 @@ FILTERS = ("data", "imbalance_factor", "ipc", "width", "block", "study")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Number:
-    """One row of results.csv: an accuracy and how it came about. None and "" are empty fields.
+    """One row of results.csv: an accuracy and how it came about. None and "" are empty fields."""
 
-    Attributes:
-      data: source of the training images, without "-LT".
-      imbalance_factor: largest over smallest class.
-      ipc: images per class of the set.
-      width: of the ConvNet that was used for everything.
-      block: "i" (labels stored with the images) or "ii" (a teacher's labels of views).
-      labels: H (a class), S1 (one soft vector), SE (one for each stored view), ST (live teacher).
-      method: name on the command line; "random", "teacher" and "full" for those rows.
-      mean: top-1 accuracy on the balanced test set, percent, over networks.
-      std: over networks, with N in the denominator.
-      seeds: networks.
-      experts: that the method had; 0 for methods without.
-      iterations: outer ones that made the set; of a point of a curve, those up to it.
-      stored_bytes: of images, labels and teacher together.
-      published: number of the literature for this cell at its own width, percent.
-      command: that makes the number again.
-      commit: of the program that made it.
-      row: what the networks were trained on, one of `ROWS`.
-      run: name of the directory and, for rows that belong to one set, "/" and its name.
-      study: the comparison that the row belongs to; "" is the common protocol.
-      variant: what sets it apart in its study or from another set of the same method, in words.
-      network: another network than the ConvNet, or another optimiser.
-      views: stored views of each image, for labels SE.
-      epochs: of the networks' training, all of them.
-      rate: their learning rate.
-      over_random: percentage points above random real images with labels of the same kind.
-      many: accuracy of the classes with more than 100 training images.
-      medium: of those with 20 to 100.
-      few: of those with fewer than 20.
-      wall_seconds: that the making of the set took, on `machine`.
-      expert_seconds: that the training of experts and teachers took, where this run did it.
-      flops: additions and multiplications of the making of the set, experts included.
-      pixels: "original", "jpeg" (a compressed copy of the data).
-      machine: where it was measured.
-      date: of the report.
-      published_std: as printed.
-      published_source: the paper whose table it stands in.
-      note: what a reader has to know.
-    """
-
-    data: str
-    imbalance_factor: float | None
-    ipc: int
-    width: int
-    block: str
+    data: str  # source of the training images, without "-LT"
+    imbalance_factor: float | None  # largest over smallest class
+    ipc: int  # images per class of the set
+    width: int  # of the ConvNet that was used for everything
+    block: str  # "i" (labels stored with the images) or "ii" (a teacher's labels of views)
+    # H (a class), S1 (one soft vector), SE (one for each stored view), ST (live teacher)
     labels: str
-    method: str
-    mean: float
-    std: float
-    seeds: int
-    experts: int | None
-    iterations: int | None
-    stored_bytes: int | None
-    published: float | None
-    command: str
-    commit: str
-    row: str
-    run: str
-    study: str = ""
+    method: str  # name on the command line; "random", "teacher" and "full" for those rows
+    mean: float  # top-1 accuracy on the balanced test set, percent, over networks
+    std: float  # over networks, with N in the denominator
+    seeds: int  # networks
+    experts: int | None  # that the method had; 0 for methods without
+    iterations: int | None  # outer ones that made the set; of a point of a curve, those up to it
+    stored_bytes: int | None  # of images, labels and teacher together
+    published: float | None  # number of the literature for this cell at its own width, percent
+    command: str  # that makes the number again
+    commit: str  # of the program that made it
+    row: str  # what the networks were trained on, one of `ROWS`
+    run: str  # name of the directory and, for rows that belong to one set, "/" and its name
+    study: str = ""  # the comparison that the row belongs to; "" is the common protocol
+    # what sets it apart in its study or from another set of the same method, in words
     variant: str = ""
-    network: str = ""
-    views: int | None = None
-    epochs: int | None = None
-    rate: float | None = None
+    network: str = ""  # another network than the ConvNet, or another optimiser
+    views: int | None = None  # stored views of each image, for labels SE
+    epochs: int | None = None  # of the networks' training, all of them
+    rate: float | None = None  # their learning rate
+    # percentage points above random real images with labels of the same kind
     over_random: float | None = None
-    many: float | None = None
-    medium: float | None = None
-    few: float | None = None
-    wall_seconds: float | None = None
+    many: float | None = None  # accuracy of the classes with more than 100 training images
+    medium: float | None = None  # of those with 20 to 100
+    few: float | None = None  # of those with fewer than 20
+    wall_seconds: float | None = None  # that the making of the set took, on `machine`
+    # that the training of experts and teachers took, where this run did it
     expert_seconds: float | None = None
+    # additions and multiplications of the making of the set, experts included
     flops: float | None = None
-    pixels: str = ""
-    machine: str = ""
-    date: str = ""
-    published_std: float | None = None
-    published_source: str = ""
-    note: str = ""
+    pixels: str = ""  # "original", "jpeg" (a compressed copy of the data)
+    machine: str = ""  # where it was measured
+    date: str = ""  # of the report
+    published_std: float | None = None  # as printed
+    published_source: str = ""  # the paper whose table it stands in
+    note: str = ""  # what a reader has to know
+    # "test", or "held_out" where training images judged, as a study may choose by these
+    judge: str = "test"
 
     @property
     def place(self) -> tuple:
@@ -218,8 +185,8 @@ def check(rows: Iterable[Number]) -> None:
     """Says what is wrong with a number before it is written or shown.
 
     Raises:
-      UserError: no command, no commit, too few networks without a note, an unknown block or row, or
-        two rows for the same thing.
+      UserError: no command, no commit, too few networks without a note, an unknown block or row,
+        another judge than the test set outside of a study, or two rows for the same thing.
     """
     seen = set()
     for row in rows:
@@ -228,6 +195,8 @@ def check(rows: Iterable[Number]) -> None:
             raise UserError(f"{where}: {'commit' if row.command else 'command'} is empty")
         if row.block not in BLOCKS or row.row not in ROWS:
             raise UserError(f"{where}: block must be i or ii and row one of {', '.join(ROWS)}")
+        if row.judge != "test" and not row.study:
+            raise UserError(f"{where}: held-out training images judged it: give --study=NAME")
         if row.seeds < MIN_SEEDS and not row.note:
             raise UserError(
                 f"{where}: {row.seeds} networks, fewer than {MIN_SEEDS}: evaluate with "

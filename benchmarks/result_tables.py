@@ -12,6 +12,7 @@ iterations), `networks` (the same sets on other networks), `cost` (seconds and F
 compared, and take data, imbalance_factor, ipc, width, run and study to choose rows.
 """
 
+import dataclasses
 import html
 import re
 import string
@@ -119,11 +120,12 @@ def table(
       by_variant: whether the variants are what is compared.
 
     Raises:
-      UserError: the rows are of both blocks.
+      UserError: the rows are of both blocks, or judged by different images.
     """
-    if len({row.block for row in rows}) != 1:
-        raise UserError("one table may not hold numbers of both blocks")
-    lines = sorted((row for row in rows if row.row in (*say.TITLES, "distilled")), key=_rank)
+    for field, words in (("block", "both blocks"), ("judge", "different judges")):
+        if len({getattr(row, field) for row in rows}) != 1:
+            raise UserError(f"one table may not hold numbers of {words}")
+    lines = _choose_lines(rows)
     commands, find = Commands(), _finder(numbers)
     notes = list(dict.fromkeys(row.note for row in lines if row.note))
     columns: dict[str, list[str]] = {
@@ -155,6 +157,20 @@ def table(
         columns.pop("epochs")
     return [*_caption(lines, epochs), "", *_markdown(columns), *_notes(notes),
             *commands.render()]  # fmt: skip
+
+
+def _choose_lines(rows):
+    """In order; a teacher that several variants share stands there once."""
+    lines = sorted((row for row in rows if row.row in (*say.TITLES, "distilled")), key=_rank)
+    alike: dict[tuple, list[Number]] = {}
+    for row in lines:
+        whole = row.row in ("teacher", "full_real")
+        key = (row.row, row.mean, row.std, row.epochs) if whole else row.place
+        alike.setdefault(key, []).append(row)
+    return [
+        found[0] if len(found) == 1 else dataclasses.replace(found[0], variant="")
+        for found in alike.values()
+    ]
 
 
 def _rank(row):
@@ -202,6 +218,8 @@ def _caption(rows, epochs):
     words = [_BLOCKS[rows[0].block], f"Labels: {'; '.join(labels)}."]
     if len(epochs) == 1 and None not in epochs:
         words.append(f"The networks were trained for {epochs.pop():,} epochs.")
+    if rows[0].judge != "test":
+        words.append("Held-out training images judge, not the test set; every class counts alike.")
     words += [_PIXELS[row] for row in sorted({row.pixels for row in rows}) if row in _PIXELS]
     return [" ".join(words)]
 

@@ -18,7 +18,8 @@ def describe(row: Number) -> str:
     factor = row.imbalance_factor
     setting = (row.data, factor is not None and factor > 1, factor or 1.0, row.ipc, 0)
     pixels = " (JPEG pixels)" if row.pixels == "jpeg" else ""
-    return f"{describe_setting(setting)}, width {row.width}{pixels}"
+    judge = "" if row.judge == "test" else ", judged by held-out training images"
+    return f"{describe_setting(setting)}, width {row.width}{pixels}{judge}"
 
 
 def name(row: Number) -> str:

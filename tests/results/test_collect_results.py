@@ -137,6 +137,17 @@ def test_a_whole_training_set_must_have_been_trained_on(tmp_path, epochs, more, 
     assert sum(row["row"] == "full_real" for row in read(tmp_path)) == expected
 
 
+def test_what_training_images_judged_belongs_to_a_study(tmp_path, capsys):
+    """Breaks when an accuracy on training images reads as one on the test set."""
+    config = make_config("cifar10_lt", "if100_ipc10")
+    config["data"]["judge"] = "held_out"
+    write_run(tmp_path / "run", make_report(config))
+    assert collect(tmp_path, "--pixels=jpeg", "--unchecked") == 2
+    assert "give --study=NAME" in capsys.readouterr().err
+    assert collect(tmp_path, "--pixels=jpeg", "--unchecked", "--study=rates") == 0
+    assert {(row["judge"], row["published"]) for row in read(tmp_path)} == {("held_out", "")}
+
+
 def change(field, value):
     """A report whose config has another value."""
     report = make_report()
@@ -222,9 +233,8 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 
 def test_commands_of_other_programs_are_taken_as_they_are():
     collect_results.check_command("python -m ltdd_jax.table --config=x.py", make_config())
-    twice = f"{made_up.DIGITS}:mtt && {made_up.DIGITS}"
+    twice = f"{made_up.DIGITS} --config.net.width=7 && {made_up.DIGITS}"
     collect_results.check_command(twice, make_config())
     config = make_config()
     config["runtime"]["log_steps"] = 7  # where and how fast is not compared
-    config["net"]["depth"] = config["net"]["depth"]
     collect_results.check_command(made_up.DIGITS, config)

@@ -49,17 +49,20 @@ def test_methods_stand_with_their_starts_the_best_on_top():
 
 
 def test_storage_is_drawn_over_bytes():
+    """Breaks when the line goes through the live teacher, which is another kind of storage."""
     numbers = [
         make_number(mean, study="storage", block="ii", labels="SE", views=views,
                     stored_bytes=1000 * views)
         for mean, views in ((48.0, 50), (36.0, 5))
     ]  # fmt: skip
+    numbers.append(make_number(55.0, study="storage", block="ii", labels="ST", stored_bytes=6000))
     figure = draw_results.PICTURES["storage"](numbers, [], {"block": "ii"})
     (axis,) = figure.axes
     assert axis.get_xscale() == "log"
-    (drawn,) = axis.containers
+    drawn, live = axis.containers
+    assert live.lines[0].get_xydata().tolist() == [[6.0, 55.0]]
     assert drawn.lines[0].get_xydata().tolist() == [[5.0, 36.0], [50.0, 48.0]]
-    assert [text.get_text() for text in axis.texts] == ["5 views", "50 views"]
+    assert [text.get_text() for text in axis.texts] == ["5 views", "live teacher", "50 views"]
 
 
 def test_a_curve_begins_at_the_start():
@@ -75,9 +78,10 @@ def test_a_picture_without_numbers_is_refused(kind):
         draw_results.PICTURES[kind](NUMBERS, [], {"run": "elsewhere", "block": "i"})
 
 
-def write_set(path, method="dam_ed", likeness=0.0):
+def write_set(path, method="dam_ed", likeness=0.0, source="cifar10"):
     """A run of four images of noise that are partly those they began as."""
     report = made_up.make_report(made_up.make_config(argument=method))
+    report["config"]["data"]["source"] = source
     home = made_up.write_run(path, report)
     generator = np.random.default_rng(0)
     initial, other = generator.integers(0, 256, (2, 4, 8, 8, 3), np.uint8)
@@ -101,12 +105,20 @@ def test_a_set_is_drawn_as_it_is(tmp_path):
     [
         ("herding", 0.0, "the images of herding are real ones"),
         ("rded", 0.0, "the images of rded are real ones"),
-        ("dam_ed", 0.9, "hardly differ from the real ones they began as"),
+        ("dam_ed", 0.9, "hardly differ from real ones"),
+        ("dam_ed --start", 0.0, "start from real ones"),
     ],
 )
 def test_real_images_are_not_drawn(tmp_path, capsys, method, likeness, words):
     """Breaks when photographs, or sets that are as good as these, come into the repository."""
+    method, *more = method.split()
     write_set(tmp_path, method, likeness)
     out = tmp_path / "set.png"
-    assert draw_results.main([f"--workdir={tmp_path}", f"--out={out}"]) == 2
+    assert draw_results.main([f"--workdir={tmp_path}", f"--out={out}", *more]) == 2
     assert words in capsys.readouterr().err and not out.exists()
+
+
+def test_digits_stand_beside_what_they_began_as(tmp_path):
+    write_set(tmp_path, likeness=0.9, source="digits")
+    alone, both = (draw_results.draw_set(tmp_path, start=start) for start in (False, True))
+    assert both.height == alone.height and both.width > 1.7 * alone.width

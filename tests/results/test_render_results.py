@@ -181,11 +181,19 @@ def test_a_study_lists_its_variants_by_number():
     numbers = [
         make_number(mean, study="storage", block="ii", labels="SE", views=views,
                     variant=f"{views} views", stored_bytes=1000 * views)
-        for mean, views in ((54.0, 500), (36.0, 5), (48.0, 50))
+        for mean, views in ((54.0, 200), (36.0, 5), (48.0, 50))
     ]  # fmt: skip
     table = render("study study=storage block=ii", numbers)
-    assert [row[0] for row in table[1:]] == ["5 views", "50 views", "500 views"]
+    assert [row[0] for row in table[1:]] == ["5 views", "50 views", "200 views"]
     assert look_up(table, "50 views")["kB stored"] == "50.0"
+
+
+def test_a_teacher_of_several_variants_stands_there_once():
+    teachers = [make_number(mean, "teacher", study="x", block="ii", variant=variant)
+                for mean, variant in ((65.0, "a"), (65.0, "b"), (70.0, "c"))]  # fmt: skip
+    table = render("study study=x block=ii", teachers)
+    title = "teacher: the whole training set"
+    assert [row[0] for row in table[1:]] == [title, f"{title}, c"]
 
 
 def test_a_curve_goes_from_the_start_to_the_set():
@@ -246,9 +254,19 @@ def test_a_comment_that_stands_for_nothing_is_refused(comment, words):
         render(comment, SETS)
 
 
-def test_numbers_of_both_blocks_are_refused():
-    with pytest.raises(UserError, match="both blocks"):
-        result_tables.table([*SETS, make_number(50.0, block="ii")], SETS)
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [({"block": "ii"}, "both blocks"), ({"judge": "held_out", "study": "x"}, "different judges")],
+)
+def test_what_is_never_compared_shares_no_table(other, words):
+    with pytest.raises(UserError, match=words):
+        result_tables.table([*SETS, make_number(50.0, **other)], SETS)
+
+
+def test_a_study_that_training_images_judged_says_so():
+    comment = "<!-- table: study study=x block=i -->\n<!-- end of table -->"
+    text = result_tables.render_page(comment, [make_number(50.0, judge="held_out", study="x")])
+    assert "Held-out training images judge, not the test set" in text
 
 
 def test_a_row_may_not_stand_there_twice():
