@@ -9,9 +9,11 @@ Kinds: `cells` (a table with a heading for each data set, imbalance factor, imag
 width, without studies), `study` (a table of the rows of study=NAME), `curve` (accuracy over
 iterations), `networks` (the same sets on other networks), `cost` (seconds and FLOP) and `summary`
 (of the sets rows=RUN,RUN). All need block=i or block=ii, since numbers of the two are never
-compared, and take data, imbalance_factor, ipc, width, run and study to choose rows.
+compared, and take data, imbalance_factor, ipc, width, run and study to choose rows. `plan` is made
+of docs/results/cost.csv instead, which `method_cost.py` writes.
 """
 
+import csv
 import dataclasses
 import html
 import re
@@ -338,6 +340,28 @@ def _summary(numbers, words):
     return _markdown(columns)
 
 
+def _plan(numbers, words):
+    """What the methods cost at full size by the program's plan; the cheapest first."""
+    del numbers, words
+    with open(measured.FOLDER / "cost.csv", newline="", encoding="utf-8") as file:
+        methods = list(csv.DictReader(file))
+    methods.sort(key=lambda one: float(one["seconds_at_rate"]))
+
+    def show(name):
+        petas = [float(one[name]) / 1e15 for one in methods]
+        return [f"{peta:,.1f}" if peta else say.ABSENT for peta in petas]
+
+    hours = [float(one["seconds_at_rate"]) / 3600 for one in methods]
+    return _markdown(
+        {
+            "method": [one["title"] for one in methods],
+            "experts and teachers, PFLOP": show("shared_flop"),
+            "the set and its evaluation, PFLOP": show("own_flop"),
+            "hours at 10 TFLOP/s": [f"{hour:,.2f}" for hour in hours],
+        }
+    )
+
+
 _KINDS: dict[str, Callable[[Sequence[Number], dict[str, str]], list[str]]] = {
     "cells": _cells,
     "study": _study,
@@ -345,4 +369,5 @@ _KINDS: dict[str, Callable[[Sequence[Number], dict[str, str]], list[str]]] = {
     "networks": _networks,
     "cost": _cost,
     "summary": _summary,
+    "plan": _plan,
 }

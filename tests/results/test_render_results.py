@@ -229,6 +229,16 @@ def test_cost_is_sorted_by_time():
     assert look_up(table, "DC")["TFLOP"] == "3.0" and look_up(table, "DM")["the set"] == "10 min"
 
 
+def test_the_plan_is_that_of_the_file():
+    """Breaks when columns of cost.csv are swapped, or work is not shown in PFLOP and hours."""
+    table = render("plan block=i", [])
+    row = look_up(table, "DAM + ED")
+    assert row["experts and teachers, PFLOP"] == "80.6"
+    assert row["the set and its evaluation, PFLOP"] == "146.9"
+    assert row["hours at 10 TFLOP/s"] == "6.32"
+    assert look_up(table, "DM")["experts and teachers, PFLOP"] == result_tables.say.ABSENT
+
+
 def test_text_outside_of_the_comments_stays():
     comment = "<!-- table: cells block=i -->"
     page = f"# A\n\n1.0 ± 2\n\n{comment}\nold\n<!-- end of table -->\n\nafter\n"
