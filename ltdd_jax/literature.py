@@ -12,6 +12,15 @@ DAMED = "Zhao et al., Distilling Long-tailed Datasets, CVPR 2025, arXiv 2408.145
 RLDD = "Cui et al., Rethinking Long-tailed Dataset Distillation, AAAI 2026, arXiv 2511.18858"
 ADSA = "ADSA, NeurIPS 2025, arXiv 2511.17914; own set-up, student and teachers not said"
 NOT_SAID = "not said"
+# How the program of a method's own paper prepares its images and trains the students, where that is
+# another way than block (i) of this program. The tables of long-tailed data do not say it.
+_NOT_WHITENED = "images not whitened"
+_PROTOCOLS = {
+    "dc": f"{_NOT_WHITENED}, students without augmentation",
+    "idm": _NOT_WHITENED,
+    "dream": f"{_NOT_WHITENED}, students in batches of 64, their rate times 0.2 at 2/3 and 5/6, "
+    "colour and flip always with one of crop, scale and rotation, CutMix for every other batch",
+}
 _BEST = "best of 21 evaluations on the test set, one network each"  # the released program
 
 
@@ -28,6 +37,8 @@ class Published:
       std: as printed; None where none is.
       source: the paper whose table it stands in.
       selection: how the evaluated iterate was chosen.
+      protocol: of the students, in the program of the method's own paper, where it is another than
+        that of block (i); "" where it is the same or belongs to block (ii).
       student: network that was trained on the set, or `NOT_SAID`; where it is another than the
         ConvNet, the set was distilled with that.
     """
@@ -41,6 +52,7 @@ class Published:
     source: str
     selection: str
     student: str
+    protocol: str = ""
 
 
 # Each table: data source, student, (imbalance factor, images per class) of the columns, and for
@@ -170,6 +182,7 @@ def _read_tables() -> Iterator[Published]:
                             source=source,
                             selection=_BEST if method in ("dam_ed", "dam", "ed") else NOT_SAID,
                             student=student,
+                            protocol=_PROTOCOLS.get(method, ""),
                         )
 
 

@@ -129,11 +129,12 @@ INSIDE = {
         "pipeline.teachers",
     },
     "pipeline.rows": {
-        *("pipeline.artefacts", "pipeline.claims", "pipeline.labels", "pipeline.run"),
+        *("pipeline.artefacts", "pipeline.claims", "pipeline.labels", "pipeline.protocols"),
+        "pipeline.run",
     },
     "pipeline.taught_rows": {
-        *("pipeline.artefacts", "pipeline.labels", "pipeline.rows", "pipeline.run"),
-        "pipeline.teachers",
+        *("pipeline.artefacts", "pipeline.labels", "pipeline.protocols", "pipeline.rows"),
+        *("pipeline.run", "pipeline.teachers"),
     },
     "pipeline.trainers": {
         *("pipeline.health", "pipeline.loop", "pipeline.protocols", "pipeline.rows"),

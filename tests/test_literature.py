@@ -82,6 +82,12 @@ def test_numbers_of_an_unknown_student_stand_beside_no_row_of_ours():
     assert literature.find("cifar10", 100, 10, "edc").mean == 53.2
 
 
+def test_protocols_of_other_programs_are_said():
+    """Breaks when the number of a method that matches gradients or embeddings loses its mark."""
+    marked = {row.method for row in literature.PUBLISHED if row.protocol}
+    assert marked == {"dc", "idm", "dream"}
+
+
 @pytest.mark.parametrize("data", FILES)
 def test_every_printed_cell_is_an_argument(data):
     """Breaks when a cell of the tables cannot be run, or a method's preset does not fit its data.

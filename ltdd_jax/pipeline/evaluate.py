@@ -96,7 +96,8 @@ def _evaluate_row(run, trainers, row, rate):
             rate, tuning = found["rate"], found["tuning"]
         elif rate is None:
             rate, tuning = _choose_rate(run, trainers, row, directory / name)
-        job = Job(directory / name, row.title, row.key(run.config.seed), {"identity": identity})
+        key, made_of = row.key(run.config.seed), {"identity": identity}
+        job = Job(directory / name, row.title, key, made_of, remedy=row.remedy)
         rates = np.full(run.config.evaluation.num_seeds, rate)
         state = trainer.train(job, row.load(len(rates)), rates)
         predictions = trainers.predict(row, state, run.problem.test_images)

@@ -14,6 +14,8 @@ from ltdd_jax.pipeline import problem as problem_of
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.runtime import mesh
 
+# Rates that are compared on held-out images.
+GRIDS = {"i": "evaluation.baseline_rates", "ii": "student.learning_rates"}
 _OF_BLOCK = {"i": ("num_seeds", "batch_size", "momentum", "weight_decay"), "ii": ("num_seeds",)}
 
 
@@ -26,14 +28,12 @@ class Protocol:
       num_epochs: all epochs.
       schedule: learning rate -> float32 [num_epochs].
       has_shared: whether the data are a pair (what each network has, what all of them share).
-      remedy: the fields that rates come from, for a training that went wrong.
     """
 
     evaluator: evaluation.Evaluator
     num_epochs: int
     schedule: Callable[[float], np.ndarray]
     has_shared: bool
-    remedy: str
 
 
 def list_fields(block: str, *, rate_is_given: bool) -> list[str]:
@@ -44,8 +44,7 @@ def list_fields(block: str, *, rate_is_given: bool) -> list[str]:
         names = [f.name for f in dataclasses.fields(student.Protocol) if f.name != "recipe"]
         made_by += [f"student.{name}" for name in (*names, "area", "flip", "cutmix")]
     if not rate_is_given:
-        grid = "student.learning_rates" if block == "ii" else "evaluation.baseline_rates"
-        made_by += [grid, "evaluation.held_out", "evaluation.tuning_epochs"]
+        made_by += [GRIDS[block], "evaluation.held_out", "evaluation.tuning_epochs"]
     return made_by
 
 
@@ -138,8 +137,6 @@ def make_common(
         num_epochs=count_epochs("i", num_epochs),
         schedule=lambda rate: schedule(rate, num_epochs),
         has_shared=False,
-        remedy="real images take theirs from --config.evaluation.baseline_rates, a distilled set "
-        "the one it has learned from --config.trajectory.initial_step_size on",
     )
 
 
@@ -182,5 +179,4 @@ def make_taught(
         num_epochs=num_epochs,
         schedule=lambda rate: student.learning_rates(protocol, rate),
         has_shared=True,
-        remedy="students take theirs from --config.student.learning_rates",
     )

@@ -14,7 +14,7 @@ from ltdd_jax import losses
 from ltdd_jax.data import mosaic, normalize, streamed
 from ltdd_jax.evaluate import baselines
 from ltdd_jax.nets import Network
-from ltdd_jax.pipeline import artefacts, claims
+from ltdd_jax.pipeline import artefacts, claims, protocols
 from ltdd_jax.pipeline import labels as labels_of
 from ltdd_jax.pipeline.artefacts import LabelledSet
 from ltdd_jax.pipeline.run import Run
@@ -28,6 +28,7 @@ from ltdd_jax.types import Array
 Data = tuple[Any, Any]
 _SURE = 1e-6  # what a hard label may give to the other classes
 _SAMPLE = 100  # images that tell whether a set is of 8-bit pixels, evenly spaced
+_STEP_SIZES = ("initial_step_size", "step_size")  # as families call it; the first is learned on
 _ALIKE = 1e-3  # of their standard deviation; rounding moves some pixel by eight times that
 
 
@@ -46,6 +47,7 @@ class Row:
       per_network: whether every network has its own data.
       rate: learning rate; None if it is to be chosen.
       rate_of: name of the row whose chosen rate is used, where `rate` is None.
+      rate_field: dotted field that the rate comes from; "" where the method alone decides it.
       load_kept: (positions of the training images that are kept, number of networks) -> the same
         data made of those alone, while rates are compared; None for a set that stays as it is.
       is_shared: whether the row is the same for every distilled set of a directory.
@@ -68,6 +70,7 @@ class Row:
     per_network: bool
     rate: float | None = None
     rate_of: str = ""
+    rate_field: str = protocols.GRIDS["i"]
     load_kept: Callable[[np.ndarray, int], Data] | None = None
     is_shared: bool = False
     num_stored: int = 0
@@ -83,6 +86,13 @@ class Row:
         """Root of the random numbers of this row: from its name, not from its place."""
         root = prng.stream_key(seed, "evaluate")
         return jax.random.fold_in(root, zlib.crc32(self.name.encode()))
+
+    @property
+    def remedy(self) -> str:
+        """What to change where training on it diverges, as part of a sentence."""
+        if not self.rate_field:
+            return "they are the step size that its method gives the set"
+        return f"lower --config.{self.rate_field}, which they come from"
 
     @property
     def is_transferred(self) -> bool:
@@ -226,9 +236,17 @@ def _set_row(run, name, title, found: LabelledSet, epochs, *, rate=None, rate_of
         per_network=True,
         rate=rate,
         rate_of=rate_of,
+        rate_field=protocols.GRIDS["i"] if rate is None else _find_rate_field(run),
         regime=regime,
         stored_bytes=count_set_bytes(run, found) | {"labels": int(of_labels), "teacher": 0},
     )
+
+
+def _find_rate_field(run):
+    """Where the step size of a set comes from, or where it starts to be learned."""
+    section = find_preset(run).section
+    fields = (name for name in _STEP_SIZES if name in run.config[section])
+    return next((f"{section}.{name}" for name in fields), "")
 
 
 def _baselines(run: Run, final: LabelledSet) -> list[Row]:

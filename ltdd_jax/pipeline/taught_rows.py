@@ -15,7 +15,7 @@ from ltdd_jax import config as configs
 from ltdd_jax.distill.method import Teacher, ask_teachers
 from ltdd_jax.evaluate import metrics
 from ltdd_jax.evaluate.student import Lesson, Teaching
-from ltdd_jax.pipeline import artefacts, teachers
+from ltdd_jax.pipeline import artefacts, protocols, teachers
 from ltdd_jax.pipeline import labels as labels_of
 from ltdd_jax.pipeline import rows as rows_of
 from ltdd_jax.pipeline.rows import Row
@@ -134,6 +134,7 @@ class _School:
             load=load,
             per_network=True,
             block="ii",
+            rate_field=protocols.GRIDS["ii"],
             regime="SE" if num_views else "ST",
             stored_bytes=rows_of.count_bytes(run, num_rows, pixels=True)
             | {"labels": of_labels, "teacher": of_teacher},

@@ -30,11 +30,12 @@ class Job:
       seeds: of each network; 0, 1, 2, ... if None.
       may_fail: whether numbers that go wrong are left to the caller, as while rates are compared.
         The last state is saved too, since the comparison may be stopped after this training.
+      remedy: what to change when they do, as part of a sentence.
     """
 
-    def __init__(self, directory, title, key, made_of, seeds=None, may_fail=False):
+    def __init__(self, directory, title, key, made_of, seeds=None, may_fail=False, remedy=""):
         self.directory, self.title, self.key, self.made_of = directory, title, key, made_of
-        self.seeds, self.may_fail = seeds, may_fail
+        self.seeds, self.may_fail, self.remedy = seeds, may_fail, remedy
 
 
 class Trainers:
@@ -137,7 +138,7 @@ class _Trainer:
                 count = int(active.sum())
                 loss = float(mesh.fetch(losses)[:, active].mean())
                 if not job.may_fail:
-                    _check(job, loss, state, done + count, rates, self.protocol.remedy)
+                    _check(job, loss, state, done + count, rates)
                 show(count, loss=loss)
                 return count
 
@@ -187,11 +188,11 @@ def _run_piece(evaluator, keys, epochs, state, data, rates, active):
     return state, losses.T
 
 
-def _check(job, loss, state, done, rates, remedy):
+def _check(job, loss, state, done, rates):
     if not (np.isfinite(loss) and health.is_finite(state)):
         raise UserError(
             f"training on «{job.title}» went wrong before epoch {done}: its loss is {loss:g} and "
-            f"its learning rates {sorted(set(rates.tolist()))}; {remedy}"
+            f"its learning rates {sorted(set(rates.tolist()))}; {job.remedy}"
         )
 
 

@@ -49,8 +49,10 @@ def _transfer(run, row, network, protocol):
     words = [network or run.config.net.name]
     words += [] if protocol == _SGD else [protocol]
     rate, rate_of = row.rate, "" if row.rate is not None else row.name
+    rate_field = row.rate_field
     if protocol != _SGD:
         rate, rate_of = run.config.evaluation.adam_rate, ""
+        rate_field = "evaluation.adam_rate"
     return dataclasses.replace(
         row,
         name=f"{row.name}{MARK}{'_'.join(words)}",
@@ -59,5 +61,6 @@ def _transfer(run, row, network, protocol):
         protocol=protocol,
         rate=rate,
         rate_of=rate_of,
+        rate_field=rate_field,
         load_kept=None,
     )

@@ -198,6 +198,11 @@ def _differences(job: Job, report, row, published: Published) -> tuple[str, ...]
     ]
     if published.selection != NOT_SAID:
         changed.append(f"published number: {published.selection}; ours: the last iterate")
+    if published.protocol:
+        changed.append(
+            f"published number: {published.protocol}, as far as the program of its own paper was "
+            "used; ours: as the sections data and evaluation say, the same for all rows"
+        )
     if row.startswith(_PREFIX):  # every paper has another one
         changed.append(_OTHER_PROTOCOL)
     return (*changed, *job.cell.notes)

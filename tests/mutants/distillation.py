@@ -334,6 +334,9 @@ MUTANTS = [
          '"distilled", title, final, epochs, rate_of="random_real")', _RATES),
         ("wiring: distilled set at the initial rate", "rate = float(final.synthetic.step_size)",
          "rate = run.config.trajectory.initial_step_size", _RATES),
+        ("a row that diverges names the rate of trajectories",
+         "section = find_preset(run).section", 'section = "trajectory"',
+         "test_a_row_that_diverges_names_the_field_of_its_rate[dc-gradient_matching.step_size]"),
         ("wiring: random images at the learned rate", "num_rows=ipc * num_classes,",
          "num_rows=ipc * num_classes,\n            rate=float(final.synthetic.step_size),", _RATES),
         ("wiring: all images at the learned rate", "num_rows=len(labels),",
@@ -376,7 +379,7 @@ MUTANTS = [
         "ltdd_jax/pipeline/protocols.py", "tests/pipeline/test_identity.py",
         ("identity: result of another network", '["seed", "data", "net",', '["seed", "data",',
          "test_settings_that_make_an_artefact[net__name]"),
-        ("identity: chosen rate of another grid", "made_by += [grid, ", "made_by += [",
+        ("identity: chosen rate of another grid", "made_by += [GRIDS[block], ", "made_by += [",
          "test_settings_that_make_an_artefact[evaluation__baseline_rates] "
          "test_settings_that_make_labels_and_taught_rows[student__learning_rates]"),
         ("identity: students of another protocol", 'if f.name != "recipe"]',

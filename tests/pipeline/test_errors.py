@@ -152,6 +152,10 @@ def test_workdir_that_cannot_be_made(end, tmp_path):
     [
         ({"experts__representation__learning_rate": 1e30}, "experts.representation.learning_rate"),
         ({"trajectory__image_lr": 1e30}, "distillation went wrong at iteration"),
+        (
+            {"distill__method": "random", "evaluation__baseline_rates": (1e30,)},
+            "lower --config.evaluation.baseline_rates, which they come from",
+        ),
         pytest.param(
             {"trajectory__step_size_lr": 1e30},
             "distillation went wrong at iteration",

@@ -11,7 +11,7 @@ import pytest
 
 from ltdd_jax.data import disk_images, long_tail, normalize, request, streamed
 from ltdd_jax.distill.method import Teacher
-from ltdd_jax.pipeline import artefacts, evaluate, labels, rows
+from ltdd_jax.pipeline import artefacts, evaluate, labels, rows, taught_rows, transfer
 from ltdd_jax.runtime import interrupt
 from ltdd_jax.types import UserError
 from tests.pipeline import fake_teachers, small_run
@@ -55,6 +55,52 @@ def test_every_row_has_its_set_and_its_rate(made):
     of_sets = {name: found[name].made_of for name, (of_set, *_) in ROWS.items() if of_set}
     assert len(set(of_sets.values())) == 3
     assert of_sets["initial"] == of_sets["initial_at_baseline_rate"]
+
+
+# Method of the set, the field that its step size comes from.
+FIELDS = [
+    ("dam_ed", "trajectory.initial_step_size"),
+    ("dc", "gradient_matching.step_size"),
+    ("idm", "distribution_matching.step_size"),
+    ("krr", "kernel.step_size"),
+    ("rded", "crops.step_size"),
+    ("k_medoids", "evaluation.baseline_rates"),  # a selection takes the rate of random images
+]
+
+
+@pytest.mark.parametrize(("method", "field"), FIELDS)
+def test_a_row_that_diverges_names_the_field_of_its_rate(tmp_path, method, field):
+    """Breaks when a set of matched distributions is said to take its rate from trajectories."""
+    run = small_run.make_run(
+        tmp_path, distill__method=method, evaluation__protocols="sgd,adam", evaluation__curve=True
+    )
+    small_run.write_sets(run)
+    found = rows.make_rows(run)
+    found = {row.name: row for row in [*found, *transfer.make_rows(run, found)]}
+    grid, adam = "evaluation.baseline_rates", "evaluation.adam_rate"
+    fields = {"random_real": grid, "full_real": grid, "initial_at_baseline_rate": grid}
+    fields |= dict.fromkeys((name for name in found if name.endswith("_adam")), adam)
+    assert sum(name.endswith("_adam") for name in found) == 2
+    for name, row in found.items():
+        expected = fields.get(name, field)
+        assert (row.rate_field, f"--config.{expected}," in row.remedy) == (expected, True), name
+
+
+def test_students_of_a_teacher_name_their_own_rates(tmp_path, monkeypatch):
+    run = small_run.make_run(tmp_path)
+    small_run.write_sets(run)
+    fake_teachers.install(monkeypatch, fake_teachers.make(0))
+    fields = {row.name: row.rate_field for row in taught_rows.make_rows(run)}
+    names = ("ii_random_real", "ii_initial", "ii_distilled")
+    assert fields == dict.fromkeys(names, "student.learning_rates")
+
+
+def test_a_method_without_a_field_for_the_rate_is_said_to_decide_it(tmp_path, monkeypatch):
+    run = small_run.make_run(tmp_path, distill__method="dc")
+    small_run.write_sets(run)
+    monkeypatch.setattr(rows, "_STEP_SIZES", ())
+    distilled = rows.make_rows(run)[0]
+    assert "--config" not in distilled.remedy and "its method gives" in distilled.remedy
 
 
 def test_real_rows_of_a_set_on_disk_are_those_of_the_set(made, tmp_path):

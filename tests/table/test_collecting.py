@@ -184,6 +184,29 @@ def test_differences_of_the_set_up_are_told():
     }
 
 
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("dc", ("images not whitened", "without augmentation")),
+        ("idm", ("images not whitened",)),
+        ("dream", ("images not whitened", "batches of 64", "CutMix")),
+    ],
+)
+def test_numbers_published_under_another_protocol_are_marked(method, words):
+    """Breaks when a number of students that were trained otherwise stands unmarked beside ours."""
+    (line,) = [x for x in collect(method) if x.row == "distilled"]
+    (difference,) = line.differences
+    assert difference.startswith("published number: ")
+    said, ours = difference.split("; ours: ")
+    assert all(word in said for word in words) and "evaluation" in ours
+
+
+def test_numbers_published_under_our_protocol_are_not_marked():
+    for method in ("mtt", "datm", "random"):
+        lines = collect(method)
+        assert [x.differences for x in lines if x.row in ("distilled", "random_real")] == [(), ()]
+
+
 def test_teachers_belong_to_the_set_up_where_they_are_asked():
     (job,) = made_up.make_all("dam_ed", overrides={"teacher.num_epochs": 3})
     report = made_up.make_report(50.0) | {"teachers": {"teacher": {"mean": 60.0}}}
