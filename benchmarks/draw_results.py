@@ -84,6 +84,11 @@ def _sets(numbers, words):
     return [row for row in rows if row.row == "distilled"]
 
 
+def _name_accuracy(row):
+    """The title says which images judged, where these were held-out training images."""
+    return "test accuracy" if row.judge == "test" else "accuracy"
+
+
 def _finish(figure, row, **legend):
     """The title above everything, and the legend outside of the axes."""
     figure.suptitle(say.describe(row), fontsize=9, x=0.01, ha="left")
@@ -112,7 +117,7 @@ def draw_classes(
         if of_row:
             points = np.array([(x.training_images, x.accuracy) for x in of_row]).T
             axis.plot(*points, style, color=color, label=f"{label} ({row.mean:.1f} %)", ms=4.5)
-    axis.set(xscale="log", ylabel="test accuracy of the class, %")
+    axis.set(xscale="log", ylabel=f"{_name_accuracy(sets[0])} of the class, %")
     axis.set_xlabel("training images of the class, frequent to rare")
     axis.set_ylim(bottom=0)
     axis.invert_xaxis()
@@ -145,7 +150,7 @@ def draw_methods(
     axis.errorbar(means, places, xerr=spreads, fmt="D", color=_BLUE, ms=4.5, label="final set")
     axis.set_yticks(places, [say.title(row) for row in sets], fontsize=8)
     axis.set_ylim(-0.7, len(sets) - 0.3)
-    axis.set_xlabel("test accuracy, % (bars: standard deviation)")
+    axis.set_xlabel(f"{_name_accuracy(sets[0])}, % (bars: standard deviation)")
     return _finish(figure, sets[0], loc="outside lower center", ncols=3)
 
 
@@ -178,7 +183,7 @@ def draw_storage(
             axis.annotate(_stored(row), (row.stored_bytes / 1e3, row.mean), fontsize=8,
                           xytext=(6, -11), textcoords="offset points")  # fmt: skip
     axis.set(xscale="log", xlabel="kB stored: images, labels and teacher")
-    axis.set_ylabel("test accuracy, %")
+    axis.set_ylabel(f"{_name_accuracy(rows[0])}, %")
     axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
     axis.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.10g}"))
     axis.minorticks_off()
@@ -212,7 +217,7 @@ def draw_curve(
     random = _look_up(numbers, line[-1], "random_real")
     if random is not None:
         axis.axhline(random.mean, color=_GREY, ls="--", label="random real images")
-    axis.set(xlabel="iterations", ylabel="test accuracy, %")
+    axis.set(xlabel="iterations", ylabel=f"{_name_accuracy(points[0])}, %")
     return _finish(figure, points[0], loc="outside right center")
 
 

@@ -5,8 +5,9 @@
 
 Nothing is trained, and no pictures are read: the plan depends on their number and shape alone,
 which `--classes`, `--side`, `--channels`, `--largest` and the config's imbalance factor give (those
-of CIFAR-10 if left out). `seconds` is FLOP divided by `--rate`, in TFLOP/s: an assumption about a
-machine, not a measurement. What several methods share, such as the teachers, counts for each.
+of CIFAR-10 if left out). `seconds_at_rate` is FLOP divided by `--rate`, in TFLOP/s: an assumption
+about a machine, not a measurement. What several methods share, such as the teachers, counts for
+each.
 """
 
 import argparse

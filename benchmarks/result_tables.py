@@ -211,7 +211,7 @@ def _finder(numbers):
 def _show_start(row, find):
     """Of the set before the first iteration: at the set's rate, and at that of real images."""
     starts = [find(row, kind) for kind in ("initial", "initial_at_baseline_rate")]
-    return " / ".join(say.show(start) for start in starts if start is not None) or say.ABSENT
+    return " / ".join(say.show_beside(start) for start in starts if start is not None) or say.ABSENT
 
 
 def _caption(rows, epochs):
@@ -330,9 +330,9 @@ def _summary(numbers, words):
     columns = {
         "data": [say.describe(row) for row in rows],
         "method": [say.title(row) for row in rows],
-        "accuracy": [say.show(row) for row in rows],
+        "accuracy": [say.show_beside(row) for row in rows],
         "before the first iteration": [_show_start(row, find) for row in rows],
-        "random real": [say.show(shared(row, "random_real")) for row in rows],
+        "random real": [say.show_beside(shared(row, "random_real")) for row in rows],
         PUBLISHED: [say.show_published(row) for row in rows],
         "teacher" if words["block"] == "ii" else "whole training set": [say.show(r) for r in whole],
         "time (experts + set)": [say.show_both_times(row) for row in rows],

@@ -1,6 +1,6 @@
 """How single numbers of docs/results are said in tables and pictures."""
 
-from measured import Number
+from measured import MIN_SEEDS, Number
 
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.table.layout import ABSENT, describe_setting, show_mean
@@ -48,6 +48,12 @@ def show(row: Number | None) -> str:
     return ABSENT if row is None else show_mean(row.mean, row.std if row.seeds > 1 else None)
 
 
+def show_beside(row: Number | None) -> str:
+    """As `show`, where no column says of how many networks: '28.0 ± 0.9 (2 networks)'."""
+    few = row is not None and 1 < row.seeds < MIN_SEEDS
+    return f"{show(row)} ({row.seeds} networks)" if few else show(row)
+
+
 def sign(value: float | None) -> str:
     """'+4.6'."""
     return ABSENT if value is None else f"{round(value, 1) + 0.0:+.1f}"  # never -0.0
@@ -80,6 +86,8 @@ def show_time(seconds: float | None) -> str:
 
 
 def show_both_times(row: Number) -> str:
-    """'30 s + 28 s': of the experts, and of the set."""
+    """'30 s + 28 s': of the experts, and of the set; 'shared + 28 s' where others trained them."""
     times = [show_time(x) for x in (row.expert_seconds, row.wall_seconds) if x is not None]
+    if row.experts and row.expert_seconds is None and times:
+        times = ["shared", *times]
     return " + ".join(times) or ABSENT

@@ -11,8 +11,9 @@ written after each; the same command continues where it was stopped, and what is
 run again.
 
 Columns: accuracy of the distilled and of the initial set (every class counts the same, mean and
-standard deviation over the evaluation networks, percent), the last logged matching losses, wall
-seconds of the stage distill (compilation included) and the plan's floating-point operations.
+standard deviation over the evaluation networks, percent; `ii_` in block ii), the last logged
+matching losses, wall seconds of the stage distill (compilation included) and the plan's
+floating-point operations.
 """
 
 import argparse
@@ -32,7 +33,8 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 JUDGED = "--config.data.judge=held_out"  # stands last, so that it holds
-ROWS = {"distilled": "distilled", "initial": "initial"}  # row of the report -> start of a column
+# Rows of the report, and starts of columns; those of block (ii) where it was evaluated.
+ROWS = ("distilled", "initial", "ii_distilled", "ii_initial")
 _UNITS = {"GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15}
 _COST = re.compile(r"(\w+) ([\d.e+-]+) ([GTP]FLOP)")
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of the program
@@ -128,9 +130,9 @@ def read_result(home: pathlib.Path) -> Record:
     if not report["held_out"]:
         raise ValueError(f"{home} was judged on the test set")
     found: Record = {"held_out": report["held_out"]}
-    for row, column in ROWS.items():
+    for row in ROWS:
         summary = report["results"].get(row, {})
-        found |= {f"{column}_{name}": summary.get(name) for name in ("mean", "std")}
+        found |= {f"{row}_{name}": summary[name] for name in ("mean", "std") if name in summary}
     lines = (home / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [e for e in map(json.loads, lines) if e["stage"] == "distill"]
     last = entries[-1] if entries else {}
@@ -174,9 +176,9 @@ def describe(record: Record) -> str:
     if not _is_finished(record):
         return f"{record['name']} failed ({record['error']}): what it said stands above"
     parts = [
-        f"{column} {float(record[f'{column}_mean']):.1f} ± {float(record[f'{column}_std']):.1f}"
-        for column in ROWS.values()
-        if record.get(f"{column}_mean") is not None
+        f"{row} {float(record[f'{row}_mean']):.1f} ± {float(record[f'{row}_std']):.1f}"
+        for row in ROWS
+        if f"{row}_mean" in record
     ]
     seconds = record["distill_seconds"] or 0
     return f"{record['name']}: {', '.join(parts)}; distilled in {_show(seconds)}"

@@ -15,8 +15,8 @@ PLAN = "  cost: experts 1.5 TFLOP (about 2.0 min), distill 3 GFLOP, evaluate 0.5
 class Runner:
     """Stands for the program: leaves a report, or ends with the exit code it is told."""
 
-    def __init__(self, workdir, held_out=7, **codes):
-        self.workdir, self.held_out, self.codes = workdir, held_out, codes
+    def __init__(self, workdir, held_out=7, block="", **codes):
+        self.workdir, self.held_out, self.block, self.codes = workdir, held_out, block, codes
         self.calls = []
 
     def __call__(self, name, arguments):
@@ -25,6 +25,7 @@ class Runner:
         if code:
             return code, ""
         rows = {"distilled": {"mean": 40.0, "std": 1.5}, "initial": {"mean": 30.5, "std": 0.5}}
+        rows = {f"{self.block}{name}": row for name, row in rows.items()}
         report = {"held_out": self.held_out, "results": rows, "seconds": {"distill": 61.0}}
         home = self.workdir / "sets" / name
         home.mkdir(parents=True)
@@ -77,6 +78,13 @@ def test_table_has_what_the_runs_left(tmp_path, out):
     assert shlex.split(found["slow"]["settings"])[3] == "--config.a.b=1.0"
     assert "== 2 of 2: slow, about 0:00:00 left" in said
     assert "base: distilled 40.0 ± 1.5, initial 30.5 ± 0.5; distilled in 0:01:01" in said
+
+
+def test_block_ii_alone_has_columns_of_its_own(tmp_path):
+    """Breaks when variations of students are run and their accuracies lost."""
+    found, said = start(tmp_path, ("base",), Runner(tmp_path / "run", block="ii_"))
+    assert found["base"]["ii_distilled_mean"] == 40.0 and "distilled_mean" not in found["base"]
+    assert "base: ii_distilled 40.0 ± 1.5, ii_initial 30.5 ± 0.5; distilled" in said
 
 
 @pytest.mark.parametrize("out", ["table.csv", "table.json"])

@@ -11,6 +11,8 @@ from ltdd_jax.types import UserError
 
 FORMAT_VERSION = 3  # of a directory; 3: every artefact carries its own identity
 _OWN = (".lock", "experts")  # what may be there before the first run
+# Fields that sets made earlier do not have -> what these were made with.
+_LATER = {"selection": {"embedding": "expert"}}
 
 
 def claim(workspace: Workspace, fingerprint: str) -> None:
@@ -63,7 +65,8 @@ def claim_set(workspace: Workspace, identity: Mapping[str, Any]) -> None:
             },
         )
         return
-    changed = records.differences(before["identity"], identity)
+    found = {k: _LATER[k] | v if k in _LATER else v for k, v in before["identity"].items()}
+    changed = records.differences(found, identity)
     if changed:
         raise UserError(
             f"{workspace.home} holds a set that was made with other settings: "

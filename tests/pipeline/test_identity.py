@@ -189,6 +189,20 @@ def test_place_of_a_set_is_not_given_away_once_there_is_one(tmp_path):
         claims.claim_set(run.workspace, {"image_lr": 3.0})
 
 
+def test_selections_made_before_there_were_other_embeddings_are_found_again(tmp_path):
+    """Breaks when a directory is refused for a field that came later, or one is ignored."""
+    run = small_run.make_run(tmp_path, distill__method="random")
+    method = types.SimpleNamespace(experts=(), teachers=())
+    now = distill.identify(run, method)
+    selection = {k: v for k, v in now["selection"].items() if k != "embedding"}
+    claims.claim_set(run.workspace, now | {"selection": selection})
+    run.workspace.distill.mkdir()
+    claims.claim_set(run.workspace, now)
+    other = small_run.make_run(tmp_path, distill__method="random", selection__embedding="teacher")
+    with pytest.raises(UserError, match=r"selection\.embedding: 'expert' -> 'teacher'"):
+        claims.claim_set(other.workspace, distill.identify(other, method))
+
+
 class Names:
     """Stands for trajectories: a snapshot carries its own name."""
 

@@ -48,6 +48,21 @@ def test_methods_stand_with_their_starts_the_best_on_top():
     assert starts.get_xydata().tolist() == [[40.0, 1.0]]
 
 
+@pytest.mark.parametrize(("judge", "said"), [("test", "test accuracy"), ("held_out", "accuracy")])
+def test_axes_say_test_accuracy_of_no_other_images(judge, said):
+    more = {"judge": judge, "study": "x"}
+    numbers = [make_number(45.0, run="dir/dm", **more)]
+    by_class = [
+        measured.ClassAccuracy(run="dir/dm", row="distilled", block="i", study="x", ipc=10,
+                               iterations=100, name="a", training_images=9, accuracy=45.0)
+    ]  # fmt: skip
+    for kind, axis in (("methods", "x"), ("classes", "y")):
+        figure = draw_results.PICTURES[kind](numbers, by_class, {"block": "i", "study": "x"})
+        label = getattr(figure.axes[0], f"get_{axis}label")()
+        assert label.startswith(said)
+        assert ("held-out" in figure.get_suptitle()) == (judge == "held_out")
+
+
 def test_storage_is_drawn_over_bytes():
     """Breaks when the line goes through the live teacher, which is another kind of storage."""
     numbers = [

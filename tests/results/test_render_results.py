@@ -222,6 +222,23 @@ def test_a_summary_keeps_the_order_that_the_page_gives():
     assert row["random real"] == "30.0 ± 0.5" and row["whole training set"] == "80.0 ± 0.5"
 
 
+def test_a_summary_says_what_no_column_does():
+    """Breaks when two networks pass for five, or a set for one that needs no experts."""
+    numbers = [
+        make_number(28.0, "random_real", seeds=2, note="two"),
+        make_number(45.0, run="dir/herding", experts=8, wall_seconds=1.0),
+        make_number(40.0, run="dir/dam_ed", experts=8, wall_seconds=28.0, expert_seconds=30.0),
+        make_number(33.0, "initial", run="dir/dam_ed", seeds=2, note="two"),
+        make_number(35.0, run="dir/dm", experts=0, wall_seconds=19.0),
+    ]
+    table = render("summary block=i rows=dir/herding,dir/dam_ed,dir/dm", numbers)
+    assert [row[-1] for row in table[1:]] == ["shared + 1 s", "30 s + 28 s", "19 s"]
+    rows = [dict(zip(table[0], row, strict=True)) for row in table[1:]]
+    assert {row["random real"] for row in rows} == {"28.0 ± 0.5 (2 networks)"}
+    assert rows[1]["before the first iteration"] == "33.0 ± 0.5 (2 networks)"
+    assert rows[1]["accuracy"] == "40.0 ± 0.5"
+
+
 def test_cost_is_sorted_by_time():
     numbers = [*SETS, make_number(35.0, run="dir/dc", wall_seconds=42.0, flops=3e12)]
     table = render("cost block=i", numbers)
