@@ -15,7 +15,7 @@ released settings list GPUs (docs/shards.md). if50_ipc50 and if200_ipc50 follow 
 with the one field mended in which each contradicts itself (imbalance factor and images per class).
 if100_ipc1 has no released settings and takes those of if100_ipc10 (our choice).
 
-Cost of if100_ipc10: 74 PFLOP for the experts and 145 PFLOP for the distillation; the authors'
+Cost of if100_ipc10: 81 PFLOP for the experts and 146 PFLOP for the distillation; the authors'
 program took 31 388 s and, at 1 image per class, 30 141 s on one RTX 3090 (arXiv 2511.18858).
 Cells of one factor have the same experts: keep them in one --workdir, each with a --set=NAME.
 
