@@ -109,7 +109,10 @@ def draw_classes(
     if len(sets) == 1:
         rows += [(_beside(numbers, sets[0], "initial"), "start", _ORANGE, "s:")]
     colors = [_BLUE, *(c for c in _COLORS if c not in (_BLUE, _GREEN))]
-    rows += [(row, say.title(row), color, "D-") for row, color in zip(sets, colors, strict=False)]
+    names = [say.name(row) for row in sets]
+    if len(set(names)) < len(names):  # variants of one method
+        names = [say.title(row) for row in sets]
+    rows += [(*of_it, "D-") for of_it in zip(sets, names, colors, strict=False)]
     figure, axis = _new(2.9)
     for row, label, color, style in rows:
         of_row = [x for x in by_class if row is not None and measured.is_of(row, x)]
