@@ -183,8 +183,9 @@ def draw_storage(
                 shown = label or (None if stored else title)
                 axis.errorbar(x, y, spread, fmt=form, color=color, label=shown, ms=6, capsize=2)
         for row in of_it if color == _COLORS[0] else ():
+            place = (6, -11) if row.labels != "ST" else (-62, 2)
             axis.annotate(_stored(row), (row.stored_bytes / 1e3, row.mean), fontsize=8,
-                          xytext=(6, -11), textcoords="offset points")  # fmt: skip
+                          xytext=place, textcoords="offset points")  # fmt: skip
     axis.set(xscale="log", xlabel="kB stored: images, labels and teacher")
     axis.set_ylabel(f"{_name_accuracy(rows[0])}, %")
     axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
