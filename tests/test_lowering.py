@@ -1,6 +1,5 @@
 """Every compiled step of a run lowers for accelerators, on a machine that has none."""
 
-import importlib
 import importlib.util
 import json
 import pathlib
@@ -13,17 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 from ltdd_jax import backend
 from ltdd_jax.runtime import mesh
+from tests.scripts import load_script
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-def load_script(name: str):
-    """A module of the folder of benchmarks, which is no package."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
 
 
 programs = load_script("programs")

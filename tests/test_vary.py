@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from tests.test_lowering import load_script
+from tests.scripts import load_script
 
 vary = load_script("vary")
 

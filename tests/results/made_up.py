@@ -1,26 +1,16 @@
 """Finished runs that never ran, and rows as they might stand in docs/results/results.csv."""
 
-import importlib
 import json
 import pathlib
 import runpy
-import sys
 
 import numpy as np
 
 from ltdd_jax import config as configs
+from tests.scripts import load_script
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = "python -m ltdd_jax.main --config=configs/digits_lt.py"
-
-
-def load_script(name: str):
-    """A module of the folder of benchmarks, which is no package."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
 
 
 measured = load_script("measured")

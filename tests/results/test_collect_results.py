@@ -7,8 +7,9 @@ import pytest
 
 from tests.results import made_up
 from tests.results.made_up import make_config, make_report, make_result, write_run
+from tests.scripts import load_script
 
-collect_results = made_up.load_script("collect_results")
+collect_results = load_script("collect_results")
 measured = made_up.measured
 COMMAND = f"{made_up.DIGITS} --config.distill.ipc=2"
 

@@ -7,9 +7,10 @@ import pytest
 from ltdd_jax.types import UserError
 from tests.results import made_up
 from tests.results.made_up import make_number
+from tests.scripts import load_script
 
 measured = made_up.measured
-draw_results = made_up.load_script("draw_results")
+draw_results = load_script("draw_results")
 
 NUMBERS = [
     make_number(30.0, "random_real"),

@@ -10,10 +10,11 @@ from ltdd_jax import literature
 from ltdd_jax.types import UserError
 from tests.results import made_up
 from tests.results.made_up import make_number
+from tests.scripts import load_script
 
 measured = made_up.measured
-render_results = made_up.load_script("render_results")
-result_tables = made_up.load_script("result_tables")
+render_results = load_script("render_results")
+result_tables = load_script("result_tables")
 
 COLUMNS = [
     "data", "imbalance_factor", "ipc", "width", "block", "labels", "method", "mean", "std",
