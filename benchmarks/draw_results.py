@@ -6,8 +6,9 @@ A page says which picture it shows by a comment above it, and `render_results.py
     ![Accuracy by class](../img/results_classes.png)
 
 Kinds: `classes` (accuracy of every class over its training images, run=RUN,RUN), `methods` (every
-set beside its start and random real images), `storage` (accuracy over stored bytes, of study=NAME)
-and `curve` (accuracy over iterations). Options choose rows as those of the tables do.
+set beside its start and random real images), `storage` (accuracy over stored bytes, of study=NAME),
+`curve` (accuracy over iterations) and `time` (accuracy over seconds of experts and set). Options
+choose rows as those of the tables do.
 
 A set is drawn by itself, without any real photograph:
 
@@ -225,11 +226,41 @@ def draw_curve(
     return _finish(figure, points[0], loc="outside right center")
 
 
+def draw_time(
+    numbers: Sequence[Number], by_class: Sequence[ClassAccuracy], words: dict[str, str]
+) -> plt.Figure:
+    """Accuracy over the seconds of experts and set; a line from where the set began."""
+    del by_class
+    sets = [row for row in _sets(numbers, words) if row.wall_seconds is not None]
+    if len({(r.data, r.imbalance_factor, r.ipc, r.width, r.block) for r in sets}) != 1:
+        raise UserError("a picture of times needs the sets of one data set, width and block")
+    figure, axis = _new(3.6)
+    spent = [max(1.0, row.wall_seconds + (row.expert_seconds or 0.0)) for row in sets]
+    for row, seconds in zip(sets, spent, strict=True):
+        start = _beside(numbers, row, "initial")
+        if start is not None:
+            axis.plot([seconds] * 2, [start.mean, row.mean], ":", color=_GREY, lw=1)
+            axis.plot(seconds, start.mean, "o", mfc="white", mec=_ORANGE, ms=4)
+        axis.annotate(say.title(row), (seconds, row.mean), fontsize=8,
+                      xytext=(5, 4), textcoords="offset points")  # fmt: skip
+    means, spreads = [row.mean for row in sets], [row.std for row in sets]
+    axis.errorbar(spent, means, spreads, fmt="D", color=_BLUE, ms=4.5, label="final set")
+    axis.plot([], [], "o", mfc="white", mec=_ORANGE, ms=4, label="start")
+    random = _look_up(numbers, sets[0], "random_real")
+    if random is not None:
+        axis.axhline(random.mean, color=_GREEN, label=f"random real images ({random.mean:.1f})")
+    axis.set(xscale="log", xlabel="seconds of experts and set")
+    axis.set_ylabel(f"{_name_accuracy(sets[0])}, %")
+    axis.margins(x=0.15)
+    return _finish(figure, sets[0], loc="outside lower center", ncols=3)
+
+
 PICTURES: dict[str, Callable[..., plt.Figure]] = {
     "classes": draw_classes,
     "methods": draw_methods,
     "storage": draw_storage,
     "curve": draw_curve,
+    "time": draw_time,
 }
 
 

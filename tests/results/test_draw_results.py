@@ -88,7 +88,21 @@ def test_a_curve_begins_at_the_start():
     assert line.get_xydata().tolist() == [[0, 40.0], [50, 42.0], [100, 45.0]]
 
 
-@pytest.mark.parametrize("kind", ["classes", "methods", "storage", "curve"])
+def test_time_counts_the_experts_too():
+    """Breaks when a method looks cheap because the networks that it needs are not counted."""
+    more = {"wall_seconds": 60.0, "expert_seconds": 600.0}
+    quick = make_number(41.0, run="dir/herding", wall_seconds=0.2)
+    untimed = make_number(43.0, run="dir/ed")
+    numbers = [*NUMBERS[:3], make_number(44.0, run="dir/dam_ed", **more), quick, untimed]
+    figure = draw_results.PICTURES["time"](numbers, [], {"block": "i"})
+    (axis,) = figure.axes
+    (drawn,) = axis.containers
+    assert drawn.lines[0].get_xydata().tolist() == [[660.0, 44.0], [1.0, 41.0]]
+    assert [text.get_text() for text in axis.texts] == ["DAM + ED", "herding"]
+    assert axis.get_xscale() == "log"
+
+
+@pytest.mark.parametrize("kind", ["classes", "methods", "storage", "curve", "time"])
 def test_a_picture_without_numbers_is_refused(kind):
     with pytest.raises(UserError, match="picture"):
         draw_results.PICTURES[kind](NUMBERS, [], {"run": "elsewhere", "block": "i"})
