@@ -15,7 +15,6 @@ of docs/results/cost.csv instead, which `method_cost.py` writes.
 
 import csv
 import dataclasses
-import html
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from collections.abc import Callable, Sequence
 import measured
 import result_words as say
 from measured import Number
+from result_commands import Commands
 
 from ltdd_jax.errors import UserError
 from ltdd_jax.presets import PRESETS
@@ -44,24 +44,6 @@ _PIXELS = {
     "jpeg": "The pixels are of a JPEG copy of the data, for training and testing alike.",
 }
 _LETTERS = string.ascii_lowercase
-
-
-class Commands:
-    """The commands below a table, numbered in the order of their use."""
-
-    def __init__(self):
-        self._numbers: dict[str, int] = {}
-
-    def refer(self, row: Number) -> str:
-        """The number of the command that makes a row again."""
-        where = "; ".join(x for x in (f"commit {row.commit}", row.machine, row.date) if x)
-        text = f"<code>{html.escape(row.command, quote=False)}</code> ({html.escape(where)})"
-        return str(self._numbers.setdefault(text, len(self._numbers) + 1))
-
-    def render(self) -> list[str]:
-        """Folded; HTML, as Markdown within it is not read everywhere."""
-        items = [f"<li>{text}</li>" for text in self._numbers]
-        return ["", "<details><summary>Commands</summary>", "<ol>", *items, "</ol>", "</details>"]
 
 
 def render_page(text: str, numbers: Sequence[Number]) -> str:
