@@ -1,4 +1,4 @@
-"""Breaks when a reader cannot put the command of a number together from what stands below a table."""
+"""Breaks when a reader cannot put a number's command together from what stands below its table."""
 
 import html
 import re
