@@ -104,6 +104,13 @@ TRAJECTORY = {
     "class_weight_offset": Field(
         0.0, at_least(0), "f in the class weights (N_c + f) / (N + f) (paper: 0)."
     ),
+    "class_weight_scale": Field(
+        "frequency",
+        one_of("frequency", "mean_one"),
+        "frequency: class weights sum to 1, so that a student's steps are as many times shorter "
+        "as there are classes (paper); mean_one: scaled to the mean 1, for steps of the length "
+        "that the experts' have.",
+    ),
     "skip_threshold": Field(
         0.0,
         at_least(0),

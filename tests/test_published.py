@@ -56,6 +56,7 @@ COMMON = {
     "trajectory.step_size_lr": 1e-5,
     "trajectory.step_size_momentum": 0.5,
     "trajectory.class_weight_offset": 0.0,
+    "trajectory.class_weight_scale": "frequency",
     "trajectory.skip_threshold": 0.0,
     "trajectory.experts_per_file": 10,
     "trajectory.optimizer": "sgd",

@@ -104,6 +104,8 @@ def _make_optimizer(settings, learns_labels):
 def make_phases(settings: Mapping[str, Any], class_counts: Sequence[int]) -> list[steps.Phase]:
     """The phases of the settings, without one whose loss weight is 0."""
     weights = losses.class_frequencies(class_counts, settings["class_weight_offset"])
+    if settings["class_weight_scale"] == "mean_one":
+        weights = weights / weights.mean()
     weights = tuple(float(w) for w in np.asarray(weights))
     return [
         steps.Phase(

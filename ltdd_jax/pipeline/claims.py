@@ -12,7 +12,10 @@ from ltdd_jax.types import UserError
 FORMAT_VERSION = 3  # of a directory; 3: every artefact carries its own identity
 _OWN = (".lock", "experts")  # what may be there before the first run
 # Fields that sets made earlier do not have -> what these were made with.
-_LATER = {"selection": {"embedding": "expert"}}
+_LATER = {
+    "selection": {"embedding": "expert"},
+    "trajectory": {"class_weight_scale": "frequency"},
+}
 
 
 def claim(workspace: Workspace, fingerprint: str) -> None:

@@ -215,6 +215,19 @@ def test_ed_is_dam_ed_without_weights(double):
     assert not np.allclose(results[2].images, results[0].images, rtol=1e-6)
 
 
+def test_weights_of_mean_one_lengthen_the_steps_by_the_number_of_classes(double):
+    """Breaks when the weights are scaled by another number than K, which undoes their sum of 1."""
+    longer = make("dam", **ONE_ESTIMATOR, trajectory__class_weight_scale="mean_one")
+    synthetic = start_of(longer)
+    loss, images, step_size = gradients(longer, synthetic)
+    num_classes = len(tasks.CLASS_COUNTS)
+    steps_as_long = dataclasses.replace(synthetic, step_size=num_classes * synthetic.step_size)
+    other = gradients(make("dam", **ONE_ESTIMATOR), steps_as_long)
+    assert_close(loss, other[0], 1e-6)  # the weights themselves are float32
+    assert_close(images, other[1], 1e-6)
+    assert_close(step_size, num_classes * other[2], 1e-6)
+
+
 def test_a_phase_of_weight_zero_is_left_out(double, monkeypatch):
     """Equal to both phases with λ₂ = 0 in the sum; breaks when leaving one out changes the draws
     or the experts of the other.

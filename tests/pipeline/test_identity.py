@@ -189,18 +189,28 @@ def test_place_of_a_set_is_not_given_away_once_there_is_one(tmp_path):
         claims.claim_set(run.workspace, {"image_lr": 3.0})
 
 
-def test_selections_made_before_there_were_other_embeddings_are_found_again(tmp_path):
+@pytest.mark.parametrize(
+    ("method_name", "section", "field", "was", "other"),
+    [
+        ("random", "selection", "embedding", "expert", "teacher"),
+        ("dam_ed", "trajectory", "class_weight_scale", "frequency", "mean_one"),
+    ],
+)
+def test_sets_made_before_there_was_a_field_are_found_again(
+    tmp_path, method_name, section, field, was, other
+):
     """Breaks when a directory is refused for a field that came later, or one is ignored."""
-    run = small_run.make_run(tmp_path, distill__method="random")
+    run = small_run.make_run(tmp_path, distill__method=method_name)
     method = types.SimpleNamespace(experts=(), teachers=())
     now = distill.identify(run, method)
-    selection = {k: v for k, v in now["selection"].items() if k != "embedding"}
-    claims.claim_set(run.workspace, now | {"selection": selection})
+    before = {k: v for k, v in now[section].items() if k != field}
+    claims.claim_set(run.workspace, now | {section: before})
     run.workspace.distill.mkdir()
     claims.claim_set(run.workspace, now)
-    other = small_run.make_run(tmp_path, distill__method="random", selection__embedding="teacher")
-    with pytest.raises(UserError, match=r"selection\.embedding: 'expert' -> 'teacher'"):
-        claims.claim_set(other.workspace, distill.identify(other, method))
+    options = {"distill__method": method_name, f"{section}__{field}": other}
+    changed = small_run.make_run(tmp_path, **options)
+    with pytest.raises(UserError, match=rf"{section}\.{field}: '{was}' -> '{other}'"):
+        claims.claim_set(changed.workspace, distill.identify(changed, method))
 
 
 class Names:
