@@ -7,7 +7,7 @@ A page says which picture it shows by a comment above it, and `render_results.py
 
 Kinds: `classes` (accuracy of every class over its training images, run=RUN,RUN), `methods` (every
 set beside its start and random real images), `storage` (accuracy over stored bytes, of study=NAME),
-`curve` (accuracy over iterations) and `time` (accuracy over seconds of experts and set). Options
+`curve` (accuracy over iterations) and `time` (accuracy over minutes of experts and set). Options
 choose rows as those of the tables do.
 
 A set is drawn by itself, without any real photograph:
@@ -229,30 +229,34 @@ def draw_curve(
 def draw_time(
     numbers: Sequence[Number], by_class: Sequence[ClassAccuracy], words: dict[str, str]
 ) -> plt.Figure:
-    """Accuracy over the seconds of experts and set; a line from where the set began."""
+    """Accuracy over the minutes of experts and set; a line from where the set began."""
     del by_class
     sets = [row for row in _sets(numbers, words) if row.wall_seconds is not None]
     if len({(r.data, r.imbalance_factor, r.ipc, r.width, r.block) for r in sets}) != 1:
         raise UserError("a picture of times needs the sets of one data set, width and block")
-    figure, axis = _new(3.6)
-    spent = [max(1.0, row.wall_seconds + (row.expert_seconds or 0.0)) for row in sets]
-    for row, seconds in zip(sets, spent, strict=True):
+    figure, axis = _new(4.0)
+    for index, row in enumerate(sorted(sets, key=lambda row: -row.mean)):
+        color, mark = _COLORS[index % len(_COLORS)], _MARKS[index // len(_COLORS) % len(_MARKS)]
+        minutes = max(1.0, row.wall_seconds + (row.expert_seconds or 0.0)) / 60
         start = _beside(numbers, row, "initial")
         if start is not None:
-            axis.plot([seconds] * 2, [start.mean, row.mean], ":", color=_GREY, lw=1)
-            axis.plot(seconds, start.mean, "o", mfc="white", mec=_ORANGE, ms=4)
-        axis.annotate(say.title(row), (seconds, row.mean), fontsize=8,
-                      xytext=(5, 4), textcoords="offset points")  # fmt: skip
-    means, spreads = [row.mean for row in sets], [row.std for row in sets]
-    axis.errorbar(spent, means, spreads, fmt="D", color=_BLUE, ms=4.5, label="final set")
-    axis.plot([], [], "o", mfc="white", mec=_ORANGE, ms=4, label="start")
+            axis.plot([minutes] * 2, [start.mean, row.mean], ":", color=color, lw=1)
+            axis.plot(minutes, start.mean, mark, mfc="white", mec=color, ms=4.5)
+        axis.errorbar(minutes, row.mean, row.std, fmt=mark, color=color, ms=5.5, capsize=2,
+                      label=f"{say.title(row)} ({row.mean:.1f})")  # fmt: skip
+    axis.plot([], [], "o", mfc="white", mec=_GREY, ms=4.5, label="start of the one above it")
     random = _look_up(numbers, sets[0], "random_real")
     if random is not None:
-        axis.axhline(random.mean, color=_GREEN, label=f"random real images ({random.mean:.1f})")
-    axis.set(xscale="log", xlabel="seconds of experts and set")
+        axis.axhline(random.mean, color=_GREY, ls="--", lw=1,
+                     label=f"random real images ({random.mean:.1f})")  # fmt: skip
+    axis.set(xscale="log", xlabel="minutes of experts and set")
     axis.set_ylabel(f"{_name_accuracy(sets[0])}, %")
-    axis.margins(x=0.15)
-    return _finish(figure, sets[0], loc="outside lower center", ncols=3)
+    axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.10g}"))
+    axis.minorticks_off()
+    axis.margins(x=0.12)
+    return _finish(figure, sets[0], loc="outside lower left", ncols=2, columnspacing=0.6,
+                   handletextpad=0.3, handlelength=1.4)  # fmt: skip
 
 
 PICTURES: dict[str, Callable[..., plt.Figure]] = {
