@@ -111,7 +111,7 @@ def draw_classes(
         rows += [(_beside(numbers, sets[0], "initial"), "start", _ORANGE, "s:")]
     colors = [_BLUE, *(c for c in _COLORS if c not in (_BLUE, _GREEN))]
     names = [say.name(row) for row in sets]
-    if len(set(names)) < len(names):  # variants of one method
+    if any(row.variant for row in sets):  # of one method, or not as published
         names = [say.title(row) for row in sets]
     rows += [(*of_it, "D-") for of_it in zip(sets, names, colors, strict=False)]
     figure, axis = _new(2.9)
@@ -229,9 +229,13 @@ def draw_curve(
 def draw_time(
     numbers: Sequence[Number], by_class: Sequence[ClassAccuracy], words: dict[str, str]
 ) -> plt.Figure:
-    """Accuracy over the minutes of experts and set; a line from where the set began."""
+    """Accuracy over the minutes of experts and set; a line from where the set began.
+
+    Sets whose own time or that of their experts is not known are left out.
+    """
     del by_class
     sets = [row for row in _sets(numbers, words) if row.wall_seconds is not None]
+    sets = [row for row in sets if row.expert_seconds is not None or not row.experts]
     if len({(r.data, r.imbalance_factor, r.ipc, r.width, r.block) for r in sets}) != 1:
         raise UserError("a picture of times needs the sets of one data set, width and block")
     figure, axis = _new(4.0)
@@ -244,7 +248,7 @@ def draw_time(
             axis.plot(minutes, start.mean, mark, mfc="white", mec=color, ms=4.5)
         axis.errorbar(minutes, row.mean, row.std, fmt=mark, color=color, ms=5.5, capsize=2,
                       label=f"{say.title(row)} ({row.mean:.1f})")  # fmt: skip
-    axis.plot([], [], "o", mfc="white", mec=_GREY, ms=4.5, label="start of the one above it")
+    axis.plot([], [], "o", mfc="white", mec=_GREY, ms=4.5, label="hollow: where it began")
     random = _look_up(numbers, sets[0], "random_real")
     if random is not None:
         axis.axhline(random.mean, color=_GREY, ls="--", lw=1,

@@ -107,9 +107,9 @@ TRAJECTORY = {
     "class_weight_scale": Field(
         "frequency",
         one_of("frequency", "mean_one"),
-        "frequency: class weights sum to 1, so that a student's steps are as many times shorter "
-        "as there are classes (paper); mean_one: scaled to the mean 1, for steps of the length "
-        "that the experts' have.",
+        "frequency: class weights as they are, which with f = 0 sum to 1, so that the student's "
+        "steps are on average as many times shorter as there are classes (paper); mean_one: "
+        "divided by their mean, for steps about as long as the experts'.",
     ),
     "skip_threshold": Field(
         0.0,

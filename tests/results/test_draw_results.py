@@ -93,7 +93,8 @@ def test_time_counts_the_experts_too():
     more = {"wall_seconds": 60.0, "expert_seconds": 600.0}
     quick = make_number(41.0, run="dir/herding", wall_seconds=0.2)
     untimed = make_number(43.0, run="dir/ed")
-    numbers = [*NUMBERS[:3], make_number(44.0, run="dir/dam_ed", **more), quick, untimed]
+    shared = make_number(42.0, run="dir/datm", wall_seconds=50.0, experts=3)  # of another set
+    numbers = [*NUMBERS[:3], make_number(44.0, run="dir/dam_ed", **more), quick, untimed, shared]
     figure = draw_results.PICTURES["time"](numbers, [], {"block": "i"})
     (axis,) = figure.axes
     drawn = {c.get_label(): c.lines[0].get_xydata().tolist() for c in axis.containers}
