@@ -41,6 +41,9 @@ _COLORS = (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#56B4E9", "#E69F00")
 _MARKS = ("o", "s", "^", "D", "v", "P")
 _WIDTH = 7.2  # inches
 _DPI = 110
+# A legend of long names.
+_BELOW = {"loc": "outside lower left", "ncols": 2, "columnspacing": 0.6, "handletextpad": 0.3,
+          "handlelength": 1.4}  # fmt: skip
 _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -114,7 +117,7 @@ def draw_classes(
     if any(row.variant for row in sets):  # of one method, or not as published
         names = [say.title(row) for row in sets]
     rows += [(*of_it, "D-") for of_it in zip(sets, names, colors, strict=False)]
-    figure, axis = _new(2.9)
+    figure, axis = _new(3.5)
     for row, label, color, style in rows:
         of_row = [x for x in by_class if row is not None and measured.is_of(row, x)]
         of_row.sort(key=lambda x: -x.training_images)
@@ -129,7 +132,7 @@ def draw_classes(
     if len(counts) <= 12:
         axis.set_xticks(counts, [str(count) for count in counts])
         axis.minorticks_off()
-    return _finish(figure, sets[0], loc="outside right center")
+    return _finish(figure, sets[0], **_BELOW)
 
 
 def draw_methods(
@@ -259,8 +262,7 @@ def draw_time(
     axis.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.10g}"))
     axis.minorticks_off()
     axis.margins(x=0.12)
-    return _finish(figure, sets[0], loc="outside lower left", ncols=2, columnspacing=0.6,
-                   handletextpad=0.3, handlelength=1.4)  # fmt: skip
+    return _finish(figure, sets[0], **_BELOW)
 
 
 PICTURES: dict[str, Callable[..., plt.Figure]] = {
