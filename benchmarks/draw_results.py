@@ -213,7 +213,7 @@ def draw_curve(
     points = [r for r in points if r.row == "iteration"]
     if not points:
         raise UserError("picture of a curve: no number of this study")
-    figure, axis = _new(2.9)
+    figure, axis = _new(3.9)
     keys = dict.fromkeys((row.run, row.block, row.variant) for row in points)
     for key, color, mark in zip(keys, _COLORS, _MARKS, strict=False):
         line = [r for r in points if (r.run, r.block, r.variant) == key]
@@ -226,7 +226,7 @@ def draw_curve(
     if random is not None:
         axis.axhline(random.mean, color=_GREY, ls="--", label="random real images")
     axis.set(xlabel="iterations", ylabel=f"{_name_accuracy(points[0])}, %")
-    return _finish(figure, points[0], loc="outside right center")
+    return _finish(figure, points[0], **(_BELOW | {"ncols": 1}))
 
 
 def draw_time(
