@@ -15,17 +15,15 @@ import json
 import os
 import pathlib
 import platform
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import measured
-from absl import flags
-from ml_collections import config_flags
+from command_settings import check_command
 
-from ltdd_jax import command_line, config, literature, records
+from ltdd_jax import config, literature, records
 from ltdd_jax.errors import UserError
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.table import collecting
@@ -37,9 +35,6 @@ _SHARED = ("random_real", "random_real_soft", "full_real", "teacher")  # by the 
 _BY_CLASS = ("random_real", "random_real_soft", "distilled", "initial", "teacher", "full_real")
 _METHODS = {"random_real": "random", "random_real_soft": "random", "full_real": "full"}
 _SECOND, _CURVE, _OTHER = "ii_", "iteration_", "@"  # in the names of rows in reports
-# Fields that say where and how fast, not what.
-_SILENT = ("name", "runtime.", "budget", "data.data_dir", "data.path", "data.cache", "data.memory",
-           "data.max_", "data.follow_links", "experts.path")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,44 +91,6 @@ def read_report(workdir: pathlib.Path, set_name: str = "") -> dict[str, Any]:
     if not {"distilled", f"{_SECOND}distilled"} & set(report["results"]):
         raise UserError(f"{path} has no row of the distilled set; evaluate it")
     return report
-
-
-def check_command(command: str, settings: Mapping[str, Any]) -> None:
-    """Compares the settings that a command gives with those of the run.
-
-    Args:
-      command: the last of several that && joins is looked at; one that is no run is taken as it is.
-      settings: nested, of the report.
-
-    Raises:
-      UserError: names the first field that differs.
-    """
-    words = shlex.split(command.split("&&")[-1])
-    if "ltdd_jax.main" in words:
-        words = words[words.index("ltdd_jax.main") + 1 :]
-    elif words[:1] == ["ltdd"]:
-        words = words[1:]
-    else:
-        return
-    argv = ["main", *command_line.find_packaged(words)]
-    command_line.check_overrides(argv)
-    values = flags.FlagValues()
-    given = [word for word in argv if word == "main" or word.startswith("--config")]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=given)
-    values(given)
-    asked, used = (records.flatten(c) for c in (values.config.to_dict(), settings))
-    for field in sorted(asked.keys() & used.keys()):
-        if field.startswith(_SILENT) or asked[field] == "auto":  # the run says what it chose
-            continue
-        if _plain(asked[field]) != _plain(used[field]):
-            raise UserError(
-                f"--command gives {field}={asked[field]}, but the run had {used[field]}; give the "
-                "command that was used"
-            )
-
-
-def _plain(value):
-    return [_plain(x) for x in value] if isinstance(value, (list, tuple)) else value
 
 
 def collect(
@@ -340,7 +297,7 @@ def collect_run(args: argparse.Namespace) -> str:
     report = read_report(args.workdir, args.set)
     settings = report["config"]
     if not args.unchecked:
-        check_command(args.command, settings)
+        check_command(args.command, settings, args.set)
     if settings["data"]["source"] in _PHOTOS and not args.pixels:
         raise UserError("say whether the pixels are the originals: --pixels=original or jpeg")
     if args.wall_seconds is not None:

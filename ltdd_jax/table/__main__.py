@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       0; 1 if a cell failed, 2 for a user's mistake, 130 for Ctrl-C and 143 for SIGTERM.
     """
     try:
-        args, overrides = _parse(sys.argv[1:] if argv is None else list(argv))
+        args, overrides = parse(sys.argv[1:] if argv is None else list(argv))
         table, home = load_table(args.config)
         jobs = make_jobs(table, home, overrides)
         chosen = _choose(jobs, args.only)
@@ -43,8 +43,12 @@ def run() -> None:
     sys.exit(main())
 
 
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
-    """The options, and the text of each field that is overridden."""
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """The options, and the text of each field that is overridden.
+
+    Raises:
+      UserError: a word is no option.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m ltdd_jax.table", description=_HELP, allow_abbrev=False
     )

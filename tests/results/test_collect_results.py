@@ -230,12 +230,3 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text(measured.render(rows))
     assert measured.read(path) == rows
-
-
-def test_commands_of_other_programs_are_taken_as_they_are():
-    collect_results.check_command("python -m ltdd_jax.table --config=x.py", make_config())
-    twice = f"{made_up.DIGITS} --config.net.width=7 && {made_up.DIGITS}"
-    collect_results.check_command(twice, make_config())
-    config = make_config()
-    config["runtime"]["log_steps"] = 7  # where and how fast is not compared
-    collect_results.check_command(made_up.DIGITS, config)

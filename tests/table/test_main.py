@@ -34,7 +34,7 @@ def test_help_needs_nothing(capsys):
 
 def test_both_spellings_of_a_dry_run_are_known():
     for spelling in ("--dry_run", "--dry-run"):
-        args, overrides = program._parse(["--config=x", spelling, "--config.net.width=3"])
+        args, overrides = program.parse(["--config=x", spelling, "--config.net.width=3"])
         assert args.dry_run and overrides == {"net.width": "3"}
 
 
