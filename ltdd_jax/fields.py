@@ -79,7 +79,8 @@ _DATA = {
         "",
         FREE,
         "Directory, .zip or .tar with train/ and test/ class folders (source=folder) or with the "
-        "original files (source=tiny_imagenet, imagenet), or file of arrays (source=npz).",
+        "original files (source=fashion_mnist, tiny_imagenet, imagenet), or file of arrays "
+        "(source=npz).",
     ),
     "train_list": Field(
         "",

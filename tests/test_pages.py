@@ -266,13 +266,22 @@ def test_links_out_of_the_pages_become_names():
     assert HOOKS["name_files"]("[s](../shards.md)", "reference") == "[s](../shards.md)"
 
 
+def find_anchors(page: pathlib.Path) -> list[str]:
+    """Of the headings of a page, as hosts of markdown and the site name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-") for text in headings]
+
+
 def test_links_and_pages_of_the_site_exist():
-    """Breaks when a link is broken, or a page is not in the navigation."""
+    """Breaks when a link or its anchor is broken, or a page is not in the navigation."""
     navigation = (documents.ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in documents.PAGES:
         text = page.read_text(encoding="utf-8")
-        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
-            assert "://" in link or (page.parent / link).exists(), (page.name, link)
+        for link, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?[^)]*\)", text):
+            if "://" not in link:
+                to = page.parent / link if link else page
+                assert to.exists(), (page.name, link)
+                assert not anchor or to.suffix != ".md" or anchor in find_anchors(to), anchor
         path = page.relative_to(documents.ROOT)
         if path.parts[0] == "docs" and (path.parts[1] != "results" or path.name == "index.md"):
             assert f" {path.relative_to('docs')}\n" in navigation, path

@@ -6,7 +6,7 @@
 Imbalance factor 100, 10 images per class; `--dry_run` says what it costs on the machine at hand.
 The literature has no numbers for these data, so that rows compare with each other alone. Every
 method takes the numbers below as far as it reads them, and its family's defaults for the rest.
-Rates, first step size and epochs are those of cifar10_small.py, for its reasons.
+Rates and first step size are those of cifar10_small.py, for its reasons, with half its epochs.
 """
 
 from ltdd_jax.config import METHODS, parse_argument
