@@ -60,6 +60,13 @@ TRAJECTORY = {
         one_of("correct", "real", "noise"),
         "correct: real images that an expert gets right; real: any; noise.",
     ),
+    "scanned_experts": Field(
+        "first",
+        one_of("first", "all"),
+        "Experts that may choose correct images. first: the first one, and a class of which it "
+        "knows nothing begins as noise with uniform labels (paper); all: one after the other until "
+        "there are enough, and a class that none knows as real images with hard labels (DATM).",
+    ),
     "labels": Field(
         "soft",
         one_of("soft", "hard", "target"),

@@ -227,6 +227,7 @@ PRESETS: dict[str, Preset] = {
             **_experts(rho=0.01, alpha=0.3, weight_decay=0.0),
             "trajectory.representation.loss_weight": 1.0,
             "trajectory.labels": "soft",
+            "trajectory.scanned_experts": "all",
             "trajectory.gradient": "exact",
             "trajectory.skip_threshold": 1.0,
         },

@@ -108,6 +108,7 @@ def test_published_numbers(name, source, ipc, row):
         assert growth in (None, (phase.current_start_epoch, phase.expansion_end))
         assert (settings.label_lr, settings.label_momentum) == (label_lr, 0.9)
         assert (settings.initial_images, settings.skip_threshold) == (images, threshold)
+        assert settings.scanned_experts == "all"
     else:
         assert (settings.initial_images, settings.skip_threshold) == ("real", 0.0)
         assert not phase.sequential

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-INITIAL_IMAGES = ("correct", "real", "noise")
 NOISE = -1  # row number that stands for "no real image: N(0, 1) noise"
 _SCAN_BLOCK = 256
 
@@ -35,16 +34,20 @@ def select_real(orders: Sequence[np.ndarray], ipc: int) -> np.ndarray:
 
 
 def select_correct(
-    orders: Sequence[np.ndarray], ipc: int, predict: Callable[[np.ndarray], np.ndarray]
+    orders: Sequence[np.ndarray],
+    ipc: int,
+    experts: Sequence[Callable[[np.ndarray], np.ndarray]],
 ) -> np.ndarray:
-    """The first `ipc` rows of every class which a classifier expert gets right (DATM).
+    """The first `ipc` rows of every class which an expert gets right.
 
-    A class with fewer hits repeats them cyclically; a class without any is `NOISE`.
+    The first expert scans a class; where it knows too few rows, the next one scans those that are
+    left. One expert is LTDD's rule (arXiv 2408.14506), all of them DATM's. A class with fewer hits
+    repeats them cyclically; a class without any is `NOISE`.
 
     Args:
       orders: rows of each class in the order to scan them.
       ipc: synthetic images per class.
-      predict: rows int64 [n] with n <= 256 -> predicted classes [n].
+      experts: of each, rows int64 [n] with n <= 256 -> predicted classes [n].
 
     Returns:
       int64 [K·ipc], class-major.
@@ -52,13 +55,24 @@ def select_correct(
     chosen = []
     for label, order in enumerate(orders):
         hits: list[int] = []
-        for begin in range(0, len(order), _SCAN_BLOCK):
-            block = order[begin : begin + _SCAN_BLOCK]
-            hits.extend(block[predict(block) == label])
-            if len(hits) >= ipc:
+        for predict in experts:
+            left = order[~np.isin(order, hits)]
+            hits += _scan(left, label, ipc - len(hits), predict)
+            if len(hits) == ipc:
                 break
-        chosen.append(np.resize(hits[:ipc], ipc) if hits else np.full(ipc, NOISE))
+        chosen.append(np.resize(hits, ipc) if hits else np.full(ipc, NOISE))
     return np.concatenate(chosen).astype(np.int64)
+
+
+def _scan(order, label, wanted, predict):
+    """At most `wanted` rows that are predicted as `label`."""
+    hits: list[int] = []
+    for begin in range(0, len(order), _SCAN_BLOCK):
+        block = order[begin : begin + _SCAN_BLOCK]
+        hits.extend(block[predict(block) == label])
+        if len(hits) >= wanted:
+            break
+    return hits[:wanted]
 
 
 def fill_images(key: jax.Array, rows: np.ndarray, images: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ All unroll a student on the synthetic set and match where it ends with an expert
 they differ in the experts, the phases, the labels and the gradient (`presets`).
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -171,10 +172,13 @@ def _stack(pairs):
 
 
 def make_start(task: method.Task, ipc: int, settings: Mapping[str, Any]) -> SyntheticSet:
-    """Synthetic set before the first iteration (DATM; arXiv 2408.14506, section 4)."""
+    """Synthetic set before the first iteration (DATM; arXiv 2408.14506, section 4).
+
+    Where no expert that is asked gets any image of a class right, the class is noise with uniform
+    labels for LTDD (`scanned_experts` "first"). DATM ("all") asks on without end; here, our choice,
+    such a class is real images with the class as their label.
+    """
     order_key, noise_key, expert_key = jax.random.split(task.stream("initialize"), 3)
-    rows_of_class = [np.flatnonzero(task.labels == k) for k in range(task.num_classes)]
-    orders = initialize.permute_classes(order_key, rows_of_class)
     apply = jax.jit(task.network.apply)
     labels = np.repeat(np.arange(task.num_classes), ipc)
 
@@ -182,22 +186,15 @@ def make_start(task: method.Task, ipc: int, settings: Mapping[str, Any]) -> Synt
         params = task.snapshot(settings["label_experts"], expert, -1)
         return method.predict_in_blocks(apply, params, images)
 
-    if settings["initial_images"] == "correct":
-
-        def predict(rows):
-            return np.argmax(logits(0, task.images[rows]), axis=1)
-
-        rows = initialize.select_correct(orders, ipc, predict)
-    elif settings["initial_images"] == "real":
-        rows = initialize.select_real(orders, ipc)
-    else:
-        rows = np.full(task.num_classes * ipc, initialize.NOISE)
+    rows, unknown = _choose_rows(task, ipc, settings, order_key, logits)
     images = initialize.fill_images(noise_key, rows, task.images)
+    hard = losses.hard_label_logits(labels, task.num_classes)
     if settings["labels"] != "soft":
-        label_logits = losses.hard_label_logits(labels, task.num_classes)
+        label_logits = hard
     elif settings["initial_images"] == "correct":
         of_experts = (logits(expert, images) for expert in range(task.num_experts))
         label_logits = initialize.average_correct_logits(of_experts, labels)
+        label_logits = np.where(unknown[:, None], hard, label_logits)
     else:
         one = int(jax.random.randint(expert_key, (), 0, task.num_experts))
         label_logits = logits(one, images)
@@ -206,6 +203,29 @@ def make_start(task: method.Task, ipc: int, settings: Mapping[str, Any]) -> Synt
         label_logits=jnp.asarray(label_logits),
         step_size=jnp.float32(settings["initial_step_size"]),
     )
+
+
+def _choose_rows(task, ipc, settings, key, logits):
+    """Rows of the real images that the set begins with, and which stand for an unknown class."""
+    rows_of_class = [np.flatnonzero(task.labels == k) for k in range(task.num_classes)]
+    orders = initialize.permute_classes(key, rows_of_class)
+    none = np.zeros(task.num_classes * ipc, bool)
+    if settings["initial_images"] == "noise":
+        return np.full(len(none), initialize.NOISE), none
+    real = initialize.select_real(orders, ipc)
+    if settings["initial_images"] == "real":
+        return real, none
+
+    def predict(expert, rows):
+        return np.argmax(logits(expert, task.images[rows]), axis=1)
+
+    scans_all = settings["scanned_experts"] == "all"
+    scanned = range(task.num_experts if scans_all else 1)
+    rows = initialize.select_correct(orders, ipc, [functools.partial(predict, e) for e in scanned])
+    if not scans_all:
+        return rows, none
+    unknown = rows == initialize.NOISE
+    return np.where(unknown, real, rows), unknown
 
 
 def estimate_bytes(task: method.Task, phases, ipc: int, settings: Mapping[str, Any]) -> int:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ltdd_jax import training
+
 _EPSILON = 1e-12  # of the published implementation, guards the three divisions
 
 
@@ -42,8 +44,11 @@ def make_gsam_gradient(*, rho: float, alpha: float, adaptive: bool):
 
     Returns:
       `gradient(loss, params, has_aux=False) -> (loss, direction)`; what the loss returns beside its
-      value is that of the unperturbed parameters.
+      value is that of the unperturbed parameters. With rho 0 the second gradient is the first, so
+      that it is not taken.
     """
+    if rho == 0:
+        return training.plain_gradient
 
     def gradient(loss, params, has_aux=False):
         value, grad = jax.value_and_grad(loss, has_aux=has_aux)(params)

@@ -14,7 +14,7 @@ _OWN = (".lock", "experts")  # what may be there before the first run
 # Fields that sets made earlier do not have -> what these were made with.
 _LATER = {
     "selection": {"embedding": "expert"},
-    "trajectory": {"class_weight_scale": "frequency"},
+    "trajectory": {"class_weight_scale": "frequency", "scanned_experts": "first"},
 }
 
 

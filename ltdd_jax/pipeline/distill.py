@@ -137,6 +137,7 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
     found = checkpoints.restore(_abstract_state(run, method))
     if found is None or not artefacts.find_set(run, artefacts.INITIAL).exists():
         synthetic = method.start()
+        _warn_of_unknown(run, synthetic, method.labels)
         artefacts.write_set(run, synthetic, method.labels, artefacts.INITIAL, method.partition)
     if found is None:
         state = method.init(prng.stream_key(run.config.seed, "distill"), synthetic)
@@ -152,6 +153,18 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
     synthetic = method.result(state)
     artefacts.write_set(run, synthetic, method.labels, artefacts.FINAL, method.partition)
     return synthetic
+
+
+def _warn_of_unknown(run, synthetic, labels):
+    """Names the classes about which the labels of the first set say nothing."""
+    empty = ~np.asarray(synthetic.label_logits).any(axis=1)
+    unknown = sorted(set(labels.tolist()) - set(labels[~empty].tolist()))
+    if unknown:
+        names = ", ".join(run.problem.train.class_names[k] for k in unknown)
+        run.workspace.warn(
+            f"no expert gets an image of {names} right: the synthetic images of such a class begin "
+            "with uniform labels, some as noise; experts that are trained for longer mend that"
+        )
 
 
 def _optimise(run, method, checkpoints, state, window, done):

@@ -42,7 +42,7 @@ def test_golden_selection_of_correct_images():
     golden, images, orders, logits = _golden_problem()
     ipc = int(golden["ipc"])
     rows = initialize.select_correct(
-        orders, ipc, lambda block: logits(0, images[block]).argmax(axis=1)
+        orders, ipc, [lambda block: logits(0, images[block]).argmax(axis=1)]
     )
     expected = golden["src_index"].reshape(-1, ipc)
     for found, stored in zip(rows.reshape(-1, ipc), expected, strict=True):
@@ -110,12 +110,33 @@ def test_correct_rows_come_in_scanning_order_and_scanning_stops_early():
         hits = np.where(rows < 1000, rows % 10 == 0, rows >= 1598)
         return np.where(hits & (rows < 1600), rows // 1000, 9)
 
-    rows = initialize.select_correct(orders, 5, predict)
+    rows = initialize.select_correct(orders, 5, [predict])
     assert rows.dtype == np.int64
     np.testing.assert_array_equal(rows[:5], [990, 980, 970, 960, 950])
     np.testing.assert_array_equal(rows[5:10], [1598, 1599, 1598, 1599, 1598])
     np.testing.assert_array_equal(rows[10:], [initialize.NOISE] * 5)
     assert asked == [256, 256, 256, 88, 3]
+
+
+def test_further_experts_scan_what_is_left_of_classes_that_are_short():
+    """Breaks when a row is taken twice, or an expert is asked without need."""
+    orders = [np.arange(10), np.arange(10, 20), np.arange(20, 30), np.arange(30, 40)]
+    asked = []
+
+    def make(name, hits):
+        def predict(rows):
+            asked.append((name, int(rows[0]) // 10, len(rows)))
+            return np.where(np.isin(rows, hits), rows // 10, 9)
+
+        return predict
+
+    experts = [make("a", [0, 1, 2, 13]), make("b", [0, 11, 13, 15]), make("c", [22, 24, 17])]
+    rows = initialize.select_correct(orders, 3, experts).reshape(4, 3).tolist()
+    assert rows == [[0, 1, 2], [13, 11, 15], [22, 24, 22], [initialize.NOISE] * 3]
+    assert asked == [
+        ("a", 0, 10), ("a", 1, 10), ("b", 1, 9), ("a", 2, 10), ("b", 2, 10), ("c", 2, 10),
+        ("a", 3, 10), ("b", 3, 10), ("c", 3, 10),
+    ]  # fmt: skip
 
 
 def test_noise_is_standard_normal_and_real_rows_are_exact():

@@ -4,12 +4,14 @@ Snapshots carry their own names instead of parameters, so that every choice can 
 """
 
 import collections
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltdd_jax import losses
 from ltdd_jax.distill import state as states
 from ltdd_jax.distill import trajectory
 from tests.distill import tasks
@@ -171,6 +173,38 @@ def test_initial_labels_are_means_over_all_trained_classifier_experts():
         hits.append(len(right))
         np.testing.assert_allclose(found, np.mean(right, axis=0), rtol=1e-5)
     assert max(hits) > 1 and min(hits) < NUM_EXPERTS, "nothing is averaged or filtered"
+
+
+@pytest.mark.parametrize("scanned", ["first", "all"])
+def test_a_class_that_no_expert_knows_is_noise_or_real(scanned):
+    """Breaks when DATM begins a class as noise, or the paper's method as real images."""
+    task = make_task()
+    know_all = task.snapshot
+
+    def snapshot(kind, expert, epoch):
+        params = know_all(kind, expert, epoch)
+        table = params["classifier"]["table"].copy()
+        table[:, 2] -= 1000.0  # nothing is of class 2
+        if expert == 0:
+            table[:, 1] -= 1000.0  # which the others know
+        return {**params, "classifier": {**params["classifier"], "table": table}}
+
+    task = dataclasses.replace(task, snapshot=snapshot)
+    settings = settings_of(
+        "dam_ed", trajectory__initial_images="correct", trajectory__scanned_experts=scanned
+    )
+    start = trajectory.make_start(task, IPC, settings)
+    rows, logits = rows_of(start), np.asarray(start.label_logits)
+    hard = losses.hard_label_logits(np.full(IPC, 2), 3)
+    if scanned == "all":
+        np.testing.assert_array_equal(task.labels[rows], np.repeat(range(3), IPC))
+        np.testing.assert_array_equal(logits[2 * IPC :], hard)
+        assert (logits[IPC : 2 * IPC].argmax(axis=1) == 1).all()
+    else:
+        pixels = np.asarray(start.images)
+        assert np.ptp(pixels[:IPC], axis=(1, 2, 3)).max() == 0  # real ones are of one value
+        assert np.ptp(pixels[IPC:], axis=(1, 2, 3)).min() > 0
+        np.testing.assert_array_equal(logits[2 * IPC :], 0)
 
 
 def test_real_images_are_any_and_labels_those_of_one_expert():

@@ -194,6 +194,7 @@ def test_place_of_a_set_is_not_given_away_once_there_is_one(tmp_path):
     [
         ("random", "selection", "embedding", "expert", "teacher"),
         ("dam_ed", "trajectory", "class_weight_scale", "frequency", "mean_one"),
+        ("dam_ed", "trajectory", "scanned_experts", "first", "all"),
     ],
 )
 def test_sets_made_before_there_was_a_field_are_found_again(
