@@ -143,8 +143,8 @@ def evaluate_dataset(
       test_images: uint8 [N', H, W, C].
       test_labels: integers [N'].
       network: of `ltdd_jax.nets.REGISTRY`; None is the one the set was distilled with.
-      width: of a ConvNet; None likewise.
-      depth: of a ConvNet; None likewise.
+      width: None is that of the set's network, or the usual one of another.
+      depth: likewise.
       num_seeds: networks.
       num_epochs: E; epochs 0 to E inclusive, rate divided by 10 after E // 2 + 1.
       batch_size: images per step.
@@ -157,6 +157,9 @@ def evaluate_dataset(
     Returns:
       `mean` and `std` of the accuracy in %, `per_seed`, `per_class`, `balanced` and, with
       `train_counts`, the groups present of `many`, `medium`, `few`.
+
+    Raises:
+      ValueError: no such network, or one that takes no width or depth.
     """
     dataset = dataset.expand()
     evaluator = evaluation.make_evaluator(
@@ -186,12 +189,12 @@ def evaluate_dataset(
 
 def _build_network(dataset, name, sizes):
     name = name or dataset.network["name"]
-    sizes = {key: dataset.network[key] if n is None else n for key, n in sizes.items()}
+    given = {key: size for key, size in sizes.items() if size is not None}
+    if name == dataset.network["name"]:
+        own = {key: dataset.network[key] for key in sizes if key in nets.list_options(name)}
+        given = own | given
     return nets.build(
-        name,
-        image_shape=dataset.images.shape[1:],
-        num_classes=dataset.num_classes,
-        **(sizes if name == "convnet" else {}),
+        name, image_shape=dataset.images.shape[1:], num_classes=dataset.num_classes, **given
     )
 
 

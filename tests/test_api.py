@@ -1,5 +1,6 @@
 """Breaks when the Python API gives another set than the files hold, or lets bad arrays through."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import ltdd_jax
+from ltdd_jax import api
 from ltdd_jax.types import UserError
 
 # Small enough for a test; everything a budget would choose is given.
@@ -120,6 +122,36 @@ def test_evaluation_learns_an_easy_task(made):
         distilled, images, labels, num_epochs=60, num_seeds=2, learning_rate=0.1
     )
     assert found["mean"] > 60 and len(found["per_seed"]) == 2 and "many" not in found
+
+
+@pytest.mark.parametrize(
+    ("network", "sizes", "expected"),
+    [
+        (None, {}, ("convnet_bn", {"width": 8, "depth": 2})),
+        (None, {"width": 3}, ("convnet_bn", {"width": 3, "depth": 2})),
+        ("convnet", {}, ("convnet", {})),
+        ("mlp", {"width": 5}, ("mlp", {"width": 5})),
+    ],
+)
+def test_networks_are_of_the_size_of_the_set_or_of_that_asked_for(
+    made, monkeypatch, network, sizes, expected
+):
+    """Breaks when a set of a network other than the ConvNet is judged by another size of it."""
+    _, distilled = made
+    test = make_pictures((2, 2, 2))
+    own = {"name": "convnet_bn", "width": 8, "depth": 2}
+    built = []
+
+    def build(name, *, image_shape, num_classes, **options):
+        built.append((name, options))
+        raise InterruptedError
+
+    monkeypatch.setattr(api.nets, "build", build)
+    with pytest.raises(InterruptedError):
+        ltdd_jax.evaluate_dataset(
+            dataclasses.replace(distilled, network=own), *test, network=network, **sizes
+        )
+    assert built == [expected]
 
 
 def test_experts_are_found_again(made, capsys):
