@@ -15,7 +15,6 @@ from typing import Any
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from etils import epath
 
 from ltdd_jax.data import zca
@@ -62,19 +61,16 @@ class Preprocessing:
         return self.zca_mean is not None
 
 
-def choose_whitening(
-    image_shape: tuple[int, int, int], num_rows: int, free_memory: int | None = None
-) -> tuple[bool, str]:
+def choose_whitening(image_shape: tuple[int, int, int], num_rows: int) -> tuple[bool, str]:
     """Whether ZCA is sensible for a data set, and why; what `data.whiten` decides by itself.
 
     Up to 64 x 64 colour pixels ZCA is what the literature uses. Above that it takes hours and
     hundreds of gigabytes for many images, and for few it fits their noise: channel normalisation
-    does better there.
+    does better there. The free memory has no say: a run is the same on every machine, or refused.
 
     Args:
       image_shape: (H, W, C).
       num_rows: training images.
-      free_memory: bytes; None asks the machine.
 
     Returns:
       Whether to whiten, and the reason as part of a sentence.
@@ -85,11 +81,6 @@ def choose_whitening(
         return False, "ZCA needs at least two images"
     if math.prod(image_shape) > _MAX_FEATURES:
         return False, f"ZCA is not sensible for {size}, which are more than 64 x 64"
-    if free_memory is None:
-        free_memory = psutil.virtual_memory().available
-    needed = whitening_bytes(image_shape, num_rows)
-    if needed > free_memory:
-        return False, f"ZCA for {size} needs {needed / 1e9:.1f} GB and that is not free"
     return True, f"ZCA is customary for {size}"
 
 

@@ -73,11 +73,6 @@ class StoredViews:
         draws = draw(key, view, len(images), (height, width), self.recipe)
         return take(images, draws, jnp.arange(len(images)))
 
-    @property
-    def num_bytes(self) -> int:
-        """Of the labels and the key."""
-        return self.logits.nbytes + self.key.nbytes
-
 
 def draw(key, view, num_rows: int, image_size: tuple[int, int], recipe: Recipe) -> Draws:
     """Draws the numbers of one view.

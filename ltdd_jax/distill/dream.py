@@ -189,8 +189,10 @@ def make_step(task: method.Task, ipc: int, tx, settings: dict[str, Any]):
         def loss(pixels, label, rows, weights, key):
             return class_loss(network.params, low + width * pixels, label, real[rows], weights, key)
 
-        images = state.synthetic.images
-        in_pixels = state.replace(synthetic=state.synthetic.replace(images=(images - low) / width))
+        images = (state.synthetic.images - low) / width
+        # As published, once for every network and not after its inner steps.
+        images = jnp.where(place == 0, jnp.clip(images, 0, 1), images)
+        in_pixels = state.replace(synthetic=state.synthetic.replace(images=images))
         value, pixels, velocity = image_steps.descend_in_turn(
             loss,
             in_pixels,
@@ -200,7 +202,7 @@ def make_step(task: method.Task, ipc: int, tx, settings: dict[str, Any]):
             rate=settings["image_lr"],
             momentum=settings["image_momentum"],
         )
-        synthetic = state.synthetic.replace(images=low + width * jnp.clip(pixels, 0, 1))
+        synthetic = state.synthetic.replace(images=low + width * pixels)
         network = train(keys[3], network, batches, real, labels)
         metrics = image_steps.measure(value, synthetic.images)
         return State(state.step + 1, synthetic, velocity, state.key, network, queries), metrics

@@ -1,7 +1,6 @@
 """What the data decide of a config: settings for a budget, whitening, batches; and warnings."""
 
 import os
-import sys
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -98,10 +97,7 @@ def _asks_teachers(config):
 
 
 def _choose_whitening(config, train):
-    """The free memory has no say: a run is the same on every machine, or refused."""
-    whiten, reason = normalize.choose_whitening(
-        train.images.shape[1:], len(train.labels), free_memory=sys.maxsize
-    )
+    whiten, reason = normalize.choose_whitening(train.images.shape[1:], len(train.labels))
     config.data.whiten = "on" if whiten else "off"
     if not whiten:
         config.data.normalize = True

@@ -208,17 +208,23 @@ def test_steps_are_of_pixels_whatever_the_normalisation(case):
     before, after = (s.synthetic.images[1] for s in plain[:2])  # of the class that moves last
     low, high = (float(x[0]) for x in case.task.input_range)
     pixels = (before - low) / (high - low) - 0.02 * plain[1].velocity[1]
-    np.testing.assert_allclose(after, low + (high - low) * np.clip(pixels, 0, 1), atol=1e-5)
+    np.testing.assert_allclose(after, low + (high - low) * pixels, atol=1e-5)
     assert np.abs(plain[1].velocity[1]).max() > 1e-3
 
 
-def test_images_are_kept_in_the_range_of_pixels(case):
+def test_every_network_begins_with_images_in_the_range_of_pixels(case):
+    """Breaks when images are never brought back, or after every one of its inner steps (two)."""
     low, high = (float(x[0]) for x in case.task.input_range)
     wild = 100 * np.asarray(case.method.start().images)
-    images = np.asarray(case.take_steps(1, wild)[1].synthetic.images)
-    assert images.min() >= low - 1e-5 and images.max() <= high + 1e-5
-    np.testing.assert_allclose(images[wild > 50], high, atol=1e-5)
-    np.testing.assert_allclose(images[wild < -50], low, atol=1e-5)
+    states = case.take_steps(3, wild)
+    seen = [(np.asarray(s.synthetic.images)[1] - low) / (high - low) for s in states]
+    speeds = [np.asarray(s.velocity)[1] for s in states]  # of the class whose turn is the second
+    for step, begins in ((1, True), (2, False), (3, True)):
+        before = np.clip(seen[step - 1], 0, 1) if begins else seen[step - 1]
+        in_first_turn = 0.5 * speeds[step - 1]  # by its momentum
+        moved = 0.02 * (in_first_turn + speeds[step])
+        np.testing.assert_allclose(seen[step], before - moved, atol=1e-5)
+    assert seen[1].max() > 1.001 or seen[1].min() < -0.001, "a step leaves the range"
 
 
 def test_networks_are_trained_and_renewed(case):
