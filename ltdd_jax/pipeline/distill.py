@@ -137,7 +137,7 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
     found = checkpoints.restore(_abstract_state(run, method))
     if found is None or not artefacts.find_set(run, artefacts.INITIAL).exists():
         synthetic = method.start()
-        _warn_of_unknown(run, synthetic, method.labels)
+        warn_of_unknown(run, synthetic, method.labels)
         artefacts.write_set(run, synthetic, method.labels, artefacts.INITIAL, method.partition)
     if found is None:
         state = method.init(prng.stream_key(run.config.seed, "distill"), synthetic)
@@ -155,8 +155,14 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
     return synthetic
 
 
-def _warn_of_unknown(run, synthetic, labels):
-    """Names the classes about which the labels of the first set say nothing."""
+def warn_of_unknown(run: Run, synthetic: SyntheticSet, labels: np.ndarray) -> None:
+    """Names the classes about which the labels of the first set say nothing.
+
+    Args:
+      run: data with the names of classes, and where warnings go.
+      synthetic: the set before the first iteration.
+      labels: int32 [S], the class that each of its rows stands for.
+    """
     empty = ~np.asarray(synthetic.label_logits).any(axis=1)
     unknown = sorted(set(labels.tolist()) - set(labels[~empty].tolist()))
     if unknown:
