@@ -14,7 +14,8 @@ Experts learn at twice the published rate, so that one epoch here is two of thei
 60, start epochs below 10 for those below 20, one epoch from start to target for two. Students
 take a quarter of the published steps at four times the published first step size. `dam_mean_one`
 and `dam_ed_mean_one` are `dam` and `dam_ed` with class weights of mean one, our variant, which was
-better on these data and worse on the digits (docs/results).
+better on these data and worse on the digits (docs/results). `dam_classifier_labels` is `dam` that
+begins as `dam_ed` does, with the labels of classifier experts.
 """
 
 from ltdd_jax.config import METHODS, parse_argument
@@ -96,5 +97,15 @@ def get_table(argument: str = "") -> Table:
         )
         for method, title in (("dam", "DAM only"), ("dam_ed", "DAM + ED"))
     ]
+    cells.append(
+        Cell(
+            config="cifar10_lt",
+            method="dam",
+            argument=variant,
+            overrides=_SMALL | {"trajectory.label_experts": "classifier"},
+            name="dam_classifier_labels",
+            title="DAM only, labels of classifier experts",
+        )
+    )
     title = f"All methods on CIFAR-10-LT, {variant}, width 32"
     return Table(title, tuple(cells), f"table_cifar10_small_{variant}")
