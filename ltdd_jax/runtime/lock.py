@@ -26,6 +26,7 @@ NAME = ".lock"
 BEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0  # without a sign of life from another machine
 _ATTEMPTS = 20
+_TIMES = ("acquired", "refreshed")  # what the age of every owner is told from
 
 
 class Lock:
@@ -99,10 +100,16 @@ def _create(path, record):
         path.write_text(text)
         return True
     try:
-        with open(path, "x") as file:
-            file.write(text)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         return False
+    try:
+        with open(descriptor, "w") as file:
+            file.write(text)
+    except OSError:  # a full disk: without an owner in it, the file would keep everybody out
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
     return True
 
 
@@ -122,11 +129,15 @@ def _remove(path, token, stale):
 
 
 def _read(path) -> dict[str, Any] | None:
+    """The owner's record; None for what is no such record."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    is_whole = isinstance(found, dict) and all(
+        isinstance(found.get(name), (int, float)) for name in _TIMES
+    )
+    return found if is_whole else None
 
 
 def _refusal(path, owner, remedy):

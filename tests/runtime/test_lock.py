@@ -1,6 +1,7 @@
 """Breaks when two processes get into one directory, or when a dead one keeps the next out."""
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -99,8 +100,24 @@ def test_sign_of_life_is_renewed(tmp_path, monkeypatch):
             pytest.fail("not renewed")
 
 
-def test_unreadable_lock_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"acquired": "x", "refreshed": 0}'])
+def test_unreadable_lock_is_named(tmp_path, monkeypatch, text):
+    """Breaks when a file without an owner's record ends in a traceback."""
     monkeypatch.setattr(lock.time, "sleep", lambda seconds: None)
-    (tmp_path / lock.NAME).write_text("{")
+    (tmp_path / lock.NAME).write_text(text)
     with pytest.raises(UserError, match="delete the file"):
         hold(tmp_path).__enter__()
+
+
+def test_failed_write_leaves_no_lock_behind(tmp_path):
+    """Breaks when the next run, with space again, finds a lock that nobody holds."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # fails as late as on a full disk
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*File too large.*free some"):
+            hold(tmp_path).__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with hold(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
