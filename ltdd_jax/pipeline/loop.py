@@ -113,6 +113,7 @@ class Checkpoints:
     def delete(self) -> None:
         """Deletes all of them and their directory: they are of no use any more."""
         if processes.is_first() and self._directory.exists():
+            checkpoint.delete_unfinished(self._directory)  # of a run that was killed
             checkpoint.prune(self._directory, keep=())
             if not any(self._directory.iterdir()):  # damaged ones were moved aside in it
                 self._directory.rmdir()

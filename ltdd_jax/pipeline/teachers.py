@@ -1,5 +1,6 @@
 """Teachers and observers: networks trained once, kept, and asked by methods and for labels."""
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -161,6 +162,7 @@ def run_teachers(run: Run, kinds: tuple[str, ...]) -> None:
                 with experts.sole_writer(run.workspace):
                     _train(member)
                 found = _find(member)
+            _delete_states(member)
             rows = [(epoch, {"loss": loss}) for epoch, loss in enumerate(found[1]["losses"], 1)]
             run.workspace.expert_metrics.replace(member.title.replace(" ", "_"), rows)
 
@@ -192,6 +194,10 @@ def is_there(member: Member) -> bool:
 
 def _final_path(member):
     return member.directory / "final"
+
+
+def _states_path(member):
+    return member.directory / "training"
 
 
 def _find(member):
@@ -233,16 +239,14 @@ def make_training(member: Member) -> teacher_training.Training:
 
 
 def _train(member):
-    """Trains from the last checkpoint to the last epoch; then only the network is kept."""
+    """Trains from the last checkpoint to the last epoch and writes the network."""
     run, training = member.run, make_training(member)
     devices = mesh.make_mesh(1)
     data = experts.training_images(run.config, run.problem), run.problem.train.labels
     data = mesh.place(data, devices, split=False)
     key = jax.random.fold_in(prng.stream_key(run.config.seed, member.kind), member.place)
     state = jax.jit(training.init)(key)
-    checkpoints = loop.Checkpoints(
-        member.directory / "training", run.workspace.warn, member.identify()
-    )
+    checkpoints = loop.Checkpoints(_states_path(member), run.workspace.warn, member.identify())
     found = checkpoints.restore(jax.eval_shape(lambda: state))
     state, record, done = found or (state, {"losses": []}, 0)
     losses = list(record["losses"])
@@ -273,7 +277,15 @@ def _train(member):
         )  # fmt: skip
         params = mesh.fetch(training.finish(state))
         writer.save(_final_path(member), params, {"identity": member.identify(), "losses": losses})
-    checkpoints.delete()
+
+
+def _delete_states(member):
+    """Keeps only the network of what a training has left, also one that was killed at its end."""
+    path, workspace = _states_path(member), member.run.workspace
+    if path.exists():
+        # Others may write a shared directory, or we may not: that is no reason to stop here.
+        with contextlib.suppress(UserError, OSError), experts.sole_writer(workspace):
+            loop.Checkpoints(path, workspace.warn).delete()
 
 
 def _check(member, losses, state):

@@ -1,5 +1,6 @@
 """Teachers on disk: resumed, kept, found again, and handed to who asks."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -80,6 +81,20 @@ def test_a_stopped_training_goes_on_bit_by_bit(trained, tmp_path):
     assert [x["step"] for x in lines[0]] == [1, 2, 3] * 2
     for member in teachers.list_members(run, "teacher"):  # only the network is kept
         assert [path.name for path in member.directory.iterdir()] == ["final"]
+
+
+def test_states_left_beside_a_finished_network_are_deleted(tmp_path, monkeypatch):
+    """Breaks when they stay for good after a kill, or stop a run beside one that writes there."""
+    workdir, shared = tmp_path / "run", str(tmp_path / "experts")
+    run = make_run(workdir, teacher__nets=("mlp",), experts__path=shared)
+    (member,) = teachers.list_members(run, "teacher")
+    with monkeypatch.context() as killed:
+        killed.setattr(teachers.loop.Checkpoints, "delete", lambda self: None)
+        teachers.run_teachers(run, ("teacher",))
+    for is_shared, left in ((True, {"final", "training"}), (False, {"final"})):
+        with run.workspace.hold_experts() if is_shared else contextlib.nullcontext():
+            teachers.run_teachers(run, ("teacher",))
+        assert {path.name for path in member.directory.iterdir()} == left
 
 
 def test_the_last_epoch_is_handed_on(trained):
