@@ -145,7 +145,9 @@ INSIDE = {
         *("pipeline.run", "pipeline.taught_rows", "pipeline.trainers", "pipeline.transfer"),
     },
     "pipeline.transfer": {"pipeline.problem", "pipeline.rows", "pipeline.run"},
-    "pipeline.plan": {"pipeline.experts", "pipeline.run", "pipeline.teachers"},
+    "pipeline.plan": {
+        *("pipeline.artefacts", "pipeline.experts", "pipeline.run", "pipeline.teachers"),
+    },
     "pipeline.cost": {
         *("pipeline.distill", "pipeline.experts", "pipeline.labels", "pipeline.plan"),
         *("pipeline.problem", "pipeline.run", "pipeline.settle", "pipeline.teachers"),

@@ -104,9 +104,10 @@ def run(
             this = Run(config, problem, workspace, stop)
             made_by = make_method(this)
             method = labels.add_needs(this, made_by)
-            plan.check_memory(this, method)
-            plan.check_disk(this, method)
-            if stage in ("distill", "all") and not dry_run:
+            stages = STAGES if stage == "all" else (stage,)
+            plan.check_memory(this, method, stages)
+            plan.check_disk(this, method, stages)
+            if "distill" in stages and not dry_run:
                 processes.first_then_rest(
                     lambda: claims.claim_set(workspace, identify(this, made_by))
                 )

@@ -1,6 +1,7 @@
 """What a run is going to do and cost, said before it starts."""
 
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -11,11 +12,11 @@ from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.nets import Network
+from ltdd_jax.pipeline import artefacts, teachers
 from ltdd_jax.pipeline import experts as expert_stage
-from ltdd_jax.pipeline import teachers
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
-from ltdd_jax.runtime import files, mesh, processes
+from ltdd_jax.runtime import checkpoint, files, mesh, processes
 from ltdd_jax.types import UserError
 
 _SHOWN_CLASSES = 12
@@ -26,13 +27,34 @@ _TIMED_BATCH = 128
 
 def trajectory_bytes(run: Run, method: Method) -> int:
     """Disk space of all trajectories that the method needs."""
-    sizes, sections = run.problem.network.sizes, run.config.experts
-    head = sizes.num_parameters - sizes.num_backbone
-    of_kind = {
-        "representation": sizes.num_parameters * (sections.representation.num_epochs + 2),
-        "classifier": head * (sections.classifier.num_epochs + 2),
-    }
-    return 4 * sections.num_experts * sum(of_kind[kind] for kind in method.experts)
+    sections = run.config.experts
+    of_expert = sum(
+        _snapshot_bytes(run, kind) * (sections[kind].num_epochs + 2) for kind in method.experts
+    )
+    return sections.num_experts * of_expert
+
+
+def missing_trajectory_bytes(run: Run, method: Method) -> int:
+    """The part of `trajectory_bytes` that is not on disk; none of a kind with a damaged part."""
+    return sum(_snapshot_bytes(run, kind) * _count_missing(run, kind) for kind in method.experts)
+
+
+def _snapshot_bytes(run, kind):
+    sizes = run.problem.network.sizes
+    is_whole = kind == "representation"
+    return 4 * (sizes.num_parameters if is_whole else sizes.num_parameters - sizes.num_backbone)
+
+
+def _count_missing(run, kind):
+    """Snapshots that the experts of a kind have still to write, and a state for each of these."""
+    sections = run.config.experts
+    try:
+        begun = expert_stage.open_trajectories(run, kind).groups()
+    except DamagedSegmentError:  # its size is not known before it is moved aside
+        return 0
+    last = {expert: group.last_epoch for group in begun for expert in group.experts}
+    missing = [sections[kind].num_epochs - last.get(e, -1) for e in range(sections.num_experts)]
+    return sum(snapshots + 1 for snapshots in missing if snapshots)
 
 
 def set_bytes(run: Run, method: Method) -> int:
@@ -44,8 +66,8 @@ def set_bytes(run: Run, method: Method) -> int:
     return one * (2 + kept) + (3 * 2 * one if method.num_iterations else 0)
 
 
-def peak_bytes(run: Run, method: Method) -> int:
-    """Memory of the hungrier of experts and distillation, beyond the real data."""
+def peak_bytes(run: Run, method: Method, stages: Sequence[str] = ("experts", "distill")) -> int:
+    """Memory of the hungriest of `stages`, beyond the real data; evaluation is taken to fit."""
     of_experts = 0
     if method.experts:
         group = expert_stage.group_size(run)
@@ -53,27 +75,31 @@ def peak_bytes(run: Run, method: Method) -> int:
         batch = run.config.experts.representation.batch_size
         lanes = mesh.choose_lanes(batch * run.problem.network.sizes.largest_map) or share
         of_experts = min(lanes, share) * expert_stage.expert_bytes(run)
-    asked = teachers.needed_teachers(run, method)
-    return max(of_experts, teachers.peak_bytes(run, asked), method.bytes)
+    of_teachers = teachers.peak_bytes(run, teachers.needed_teachers(run, method))
+    peaks = {"experts": max(of_experts, of_teachers), "distill": method.bytes}
+    return max(peaks.get(stage, 0) for stage in stages)
 
 
-def check_memory(run: Run, method: Method) -> None:
-    """Raises UserError, with advice, when the estimate exceeds the memory that is free."""
-    needed, free = peak_bytes(run, method), mesh.free_memory()
+def check_memory(run: Run, method: Method, stages: Sequence[str]) -> None:
+    """Raises UserError, with advice, when the estimate for `stages` exceeds the memory free."""
+    needed, free = peak_bytes(run, method, stages), mesh.free_memory()
     if needed <= free:
         return
-    images = 24 * len(method.labels) * int(np.prod(run.problem.image_shape))
-    advice = "--config.net.width or --config.experts.representation.batch_size"
-    if images > needed / 2:
-        advice = "--config.distill.ipc"
-    elif PRESETS[run.config.distill.method].section == "trajectory":
-        advice = "--config.trajectory.batch_size, " + advice
-        if run.config.trajectory.gradient == "autodiff":
+    section = PRESETS[run.config.distill.method].section
+    fields = ["--config.net.width"]
+    if "experts" in stages:
+        fields += ["--config.experts.representation.batch_size"]
+    if "distill" in stages and "batch_size" in run.config[section]:
+        fields = [f"--config.{section}.batch_size", *fields]
+    advice = " or ".join(fields)
+    if "distill" in stages:
+        images = 24 * len(method.labels) * int(np.prod(run.problem.image_shape))
+        if images > needed / 2:
+            advice = "--config.distill.ipc"
+        elif section == "trajectory" and run.config.trajectory.gradient == "autodiff":
             advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
-    elif "batch_size" in run.config[PRESETS[run.config.distill.method].section]:
-        advice = f"--config.{PRESETS[run.config.distill.method].section}.batch_size, " + advice
     asked = teachers.needed_teachers(run, method)
-    if needed == teachers.peak_bytes(run, asked):
+    if "experts" in stages and needed == teachers.peak_bytes(run, asked):
         advice = " and ".join(f"--config.{kind}.batch_size or width" for kind in asked)
     raise UserError(
         f"this run needs about {show_bytes(needed)} of memory and {show_bytes(free)} are free; "
@@ -81,14 +107,20 @@ def check_memory(run: Run, method: Method) -> None:
     )
 
 
-def check_disk(run: Run, method: Method) -> None:
-    """Raises UserError, with the field that matters most, when the disk is too small."""
+def check_disk(run: Run, method: Method, stages: Sequence[str]) -> None:
+    """Raises UserError, with the field that matters most, when the disk is too small.
+
+    Counted is what `stages` have still to write; what evaluation writes is small.
+    """
     root = run.workspace.root
     if not files.is_local(root):
         return
-    of_experts = 0 if _are_there(run, method) else trajectory_bytes(run, method)
-    of_sets = set_bytes(run, method)
-    of_teachers = teachers.disk_bytes(run, teachers.needed_teachers(run, method))
+    of_experts = of_teachers = of_sets = 0
+    if "experts" in stages:
+        of_experts = missing_trajectory_bytes(run, method)
+        of_teachers = teachers.disk_bytes(run, teachers.needed_teachers(run, method))
+    if "distill" in stages and not _is_distilled(run, method):
+        of_sets = set_bytes(run, method)
     needed, free = of_experts + of_teachers + of_sets, files.free_bytes(root)
     if needed <= free:
         return
@@ -104,16 +136,11 @@ def check_disk(run: Run, method: Method) -> None:
     )
 
 
-def _are_there(run, method):
-    """Whether every expert is on disk already, or all but a damaged part that is made again."""
-    try:
-        return all(
-            len(expert_stage.open_trajectories(run, kind).complete_experts())
-            >= run.config.experts.num_experts
-            for kind in method.experts
-        )
-    except DamagedSegmentError:
-        return True
+def _is_distilled(run, method):
+    """Whether the set is there, and the state after the last iteration that ends a resumed run."""
+    last = method.num_iterations
+    done = not last or last in checkpoint.complete_steps(run.workspace.distill)
+    return done and artefacts.find_set(run, artefacts.FINAL).exists()
 
 
 def count_flops(run: Run, method: Method) -> dict[str, float]:

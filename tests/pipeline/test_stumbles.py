@@ -174,13 +174,13 @@ def test_empty_new_and_own_directories_are_taken(tmp_path):
 def test_disk_that_is_too_small_names_what_fills_it(
     tmp_path, monkeypatch, of_experts, of_sets, expected
 ):
-    monkeypatch.setattr(plan, "trajectory_bytes", lambda *_: of_experts)
+    monkeypatch.setattr(plan, "missing_trajectory_bytes", lambda *_: of_experts)
     monkeypatch.setattr(plan, "set_bytes", lambda *_: of_sets)
-    monkeypatch.setattr(plan, "_are_there", lambda *_: False)
+    monkeypatch.setattr(plan, "_is_distilled", lambda *_: False)
     monkeypatch.setattr(files, "free_bytes", lambda _: 1e9)
     run = types.SimpleNamespace(workspace=types.SimpleNamespace(root=files.resolve(str(tmp_path))))
     with pytest.raises(UserError, match=expected):
-        plan.check_disk(run, types.SimpleNamespace(experts=(), teachers=()))
+        plan.check_disk(run, types.SimpleNamespace(teachers=()), pipeline.STAGES)
 
 
 def test_cache_of_programs_that_cannot_be_written(tmp_path, monkeypatch, capfd):

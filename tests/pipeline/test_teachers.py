@@ -208,12 +208,12 @@ def test_memory_and_disk_of_teachers_are_foreseen(tmp_path, monkeypatch):
     network = teachers.list_members(run, "teacher")[1].network()
     run = dataclasses.replace(run, problem=dataclasses.replace(run.problem, network=network))
     method = dataclasses.replace(distill.make_method(run), teachers=("teacher",))
-    plan.check_memory(run, method)
-    plan.check_disk(run, method)
+    plan.check_memory(run, method, ("experts",))
+    plan.check_disk(run, method, ("experts",))
     monkeypatch.setattr(plan.mesh, "free_memory", lambda: 1000)
     with pytest.raises(UserError, match=r"lower --config\.teacher\.batch_size or width"):
-        plan.check_memory(run, method)
+        plan.check_memory(run, method, ("experts",))
     written = plan.set_bytes(run, method) + teachers.disk_bytes(run, ("teacher",))
     monkeypatch.setattr(plan.files, "free_bytes", lambda path: written - 1)
     with pytest.raises(UserError, match="free some disk space"):
-        plan.check_disk(run, method)
+        plan.check_disk(run, method, ("experts", "distill"))
