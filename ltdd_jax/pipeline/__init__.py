@@ -153,7 +153,7 @@ def _prepare(config, sets, keep, stop):
 
 def _run_stages(run: Run, method: Method, stage: str, described: str) -> None:
     seconds = run.workspace.read_or_set_aside(run.workspace.seconds) or {}
-    asked = needed_teachers(run, method)
+    asked = needed_teachers(method)
     if stage in ("experts", "all"):
         with _timed(run, seconds, "experts"):
             run_experts(run, method.experts)

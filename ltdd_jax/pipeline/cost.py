@@ -72,7 +72,7 @@ def estimate_cost(
         shared[name] = plan.count_flops(run, of_kind)["experts"]
         if _is_there(run, kind):
             there.add(name)
-    for kind in teachers.needed_teachers(run, method):
+    for kind in teachers.needed_teachers(method):
         for member in teachers.list_members(run, kind):
             shared[member.directory.name] = teachers.count_member_flops(member)
             if teachers.is_there(member):

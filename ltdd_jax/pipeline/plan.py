@@ -75,7 +75,7 @@ def peak_bytes(run: Run, method: Method, stages: Sequence[str] = ("experts", "di
         batch = run.config.experts.representation.batch_size
         lanes = mesh.choose_lanes(batch * run.problem.network.sizes.largest_map) or share
         of_experts = min(lanes, share) * expert_stage.expert_bytes(run)
-    of_teachers = teachers.peak_bytes(run, teachers.needed_teachers(run, method))
+    of_teachers = teachers.peak_bytes(run, teachers.needed_teachers(method))
     peaks = {"experts": max(of_experts, of_teachers), "distill": method.bytes}
     return max(peaks.get(stage, 0) for stage in stages)
 
@@ -91,19 +91,19 @@ def check_memory(run: Run, method: Method, stages: Sequence[str]) -> None:
         fields += ["--config.experts.representation.batch_size"]
     if "distill" in stages and "batch_size" in run.config[section]:
         fields = [f"--config.{section}.batch_size", *fields]
-    advice = " or ".join(fields)
+    advice = f"lower {' or '.join(fields)}"
     if "distill" in stages:
         images = 24 * len(method.labels) * int(np.prod(run.problem.image_shape))
         if images > needed / 2:
-            advice = "--config.distill.ipc"
+            advice = "lower --config.distill.ipc"
         elif section == "trajectory" and run.config.trajectory.gradient == "autodiff":
-            advice = "--config.trajectory.gradient=exact instead of autodiff, or lower " + advice
-    asked = teachers.needed_teachers(run, method)
+            advice = f"take --config.trajectory.gradient=exact instead of autodiff, or {advice}"
+    asked = teachers.needed_teachers(method)
     if "experts" in stages and needed == teachers.peak_bytes(run, asked):
-        advice = " and ".join(f"--config.{kind}.batch_size or width" for kind in asked)
+        advice = f"lower {' and '.join(f'--config.{kind}.batch_size or width' for kind in asked)}"
     raise UserError(
         f"this run needs about {show_bytes(needed)} of memory and {show_bytes(free)} are free; "
-        f"lower {advice}"
+        f"{advice}"
     )
 
 
@@ -118,7 +118,7 @@ def check_disk(run: Run, method: Method, stages: Sequence[str]) -> None:
     of_experts = of_teachers = of_sets = 0
     if "experts" in stages:
         of_experts = missing_trajectory_bytes(run, method)
-        of_teachers = teachers.disk_bytes(run, teachers.needed_teachers(run, method))
+        of_teachers = teachers.disk_bytes(run, teachers.needed_teachers(method))
     if "distill" in stages and not _is_distilled(run, method):
         of_sets = set_bytes(run, method)
     needed, free = of_experts + of_teachers + of_sets, files.free_bytes(root)
@@ -163,7 +163,7 @@ def count_flops(run: Run, method: Method) -> dict[str, float]:
     full_epochs = (settings.full_num_epochs or settings.num_epochs) + 1
     full = full_epochs * num_rows * epoch
     full_tuning = full / settings.num_seeds * -(-tuned // settings.num_seeds) * settings.num_seeds
-    asked = teachers.needed_teachers(run, method)
+    asked = teachers.needed_teachers(method)
     own, baselines = small * (3 if method.num_iterations else 1), small * (1 + tuned)
     has = {block: block in settings.blocks for block in ("i", "ii")}
     own += small * len(settings.extra_rows) * bool(method.num_iterations)
@@ -244,7 +244,7 @@ def describe(run: Run, method: Method) -> str:
     )
     full = (settings.full_num_epochs or settings.num_epochs) + 1
     grid = ", ".join(f"{rate:g}" for rate in settings.baseline_rates)
-    asked = teachers.needed_teachers(run, method)
+    asked = teachers.needed_teachers(method)
     needs = trajectory_bytes(run, method) + set_bytes(run, method)
     needs += teachers.disk_bytes(run, asked)
     networks = "1 network" if settings.num_seeds == 1 else f"{settings.num_seeds} networks"

@@ -27,9 +27,8 @@ _RESNET32_WIDTH = 64
 _CHECKPOINTS = 3  # states on disk at once: two kept, one being written
 
 
-def needed_teachers(run: Run, method: Method) -> tuple[str, ...]:
-    """The kinds that this run asks, in the order in which they are trained."""
-    del run
+def needed_teachers(method: Method) -> tuple[str, ...]:
+    """The kinds that a method asks, in the order in which they are trained."""
     return tuple(kind for kind in KINDS if kind in method.teachers)
 
 

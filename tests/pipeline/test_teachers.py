@@ -126,7 +126,7 @@ def test_a_method_is_given_the_kind_that_it_asks_for(trained):
     with pytest.raises(UserError, match="observer"):
         distill.make_task(run).teachers("observer")
     method = dataclasses.replace(distill.make_method(run), teachers=("observer", "teacher"))
-    assert teachers.needed_teachers(run, method) == ("teacher", "observer")
+    assert teachers.needed_teachers(method) == ("teacher", "observer")
     identity = distill.identify(run, method)
     assert identity["teachers"]["teacher"]["members"][0]["net"]["name"] == "convnet_bn"
     assert "teachers" not in distill.identify(run, dataclasses.replace(method, teachers=()))
