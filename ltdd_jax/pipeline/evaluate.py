@@ -85,9 +85,7 @@ def _evaluate_row(run, trainers, row, rate):
     path = directory / f"{name}.json"
     networks = directory / "networks" / name
     found = processes.first_then_rest(lambda: run.workspace.read_or_set_aside(path))
-    lacks_networks = processes.first_then_rest(
-        lambda: run.config.evaluation.keep_networks and not checkpoint.is_complete(networks)
-    )
+    lacks_networks = processes.first_then_rest(lambda: _lacks_networks(run, networks))
     is_same = found is not None and found["identity"] == identity
     if not is_same or lacks_networks:
         trainer = trainers.get(row)
@@ -120,6 +118,19 @@ def _evaluate_row(run, trainers, row, rate):
     for path in (directory / name, *directory.glob(f"{name}{_RATES}*")):
         loop.Checkpoints(path, run.workspace.warn).delete()
     return found
+
+
+def _lacks_networks(run, path):
+    """Whether networks have to be written there; an incomplete directory is moved out of the way.
+
+    Before the training, since Orbax refuses a directory that exists only after it.
+    """
+    if not run.config.evaluation.keep_networks or checkpoint.is_complete(path):
+        return False
+    if path.exists():
+        moved = files.set_aside(path).name
+        run.workspace.warn(f"checkpoint {path} is incomplete; moved to {moved}, making it again")
+    return True
 
 
 def _summarize(run, row, found):

@@ -122,6 +122,19 @@ def test_altered_results_of_an_evaluation_are_made_again(copy, finished, run, ca
     runs.assert_same(workdir, finished)
 
 
+def test_incomplete_networks_of_an_evaluation_are_made_again(copy, finished, run, capfd):
+    """Breaks when a cut copy fails the run after the training, the next run too."""
+    workdir = copy()
+    path = workdir / "evaluate" / "networks" / runs.find_result(workdir, "distilled").stem
+    (path / "tree").mkdir(parents=True)
+    run(workdir, "evaluate", evaluation__keep_networks=True)
+    assert f"{path.name} is incomplete; moved to {path.name}.damaged-1" in capfd.readouterr().out
+    assert path.with_name(f"{path.name}.damaged-1").exists()
+    assert runs.read_arrays(path)
+    before, after = (runs.find_result(x, "distilled") for x in (finished, workdir))
+    assert json.loads(after.read_text()) == json.loads(before.read_text())
+
+
 def test_results_of_another_synthetic_set_are_not_taken(copy, run):
     """Nor lost: the file of each set stands beside that of the other."""
     workdir = copy()
