@@ -21,6 +21,7 @@ FINAL = "synthetic"
 INITIAL = "initial"
 _KEPT = re.compile(r"iteration_(\d{6,})")
 _ARRAYS = ("images", "label_logits", "step_size", "labels")
+_REMEDY = "delete it and run --stage=distill again"  # which writes the first set and the result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +78,6 @@ def name_kept(iteration: int) -> str:
     return f"iteration_{iteration:06d}"
 
 
-def list_kept(run: Run) -> list[int]:
-    """Iterations after which a set was kept, ascending."""
-    if not run.workspace.synthetic.exists():
-        return []
-    matches = (_KEPT.fullmatch(path.stem) for path in run.workspace.synthetic.glob("*.npz"))
-    return sorted(int(match[1]) for match in matches if match)
-
-
 def find_set(run: Run, name: str) -> epath.Path:
     """Where the set called `name` lies."""
     return run.workspace.synthetic / f"{name}.npz"
@@ -130,11 +123,14 @@ def read_pixels(run: Run, name: str) -> np.ndarray | None:
       UserError: it is damaged.
     """
     path = find_set(run, name)
-    return _read_arrays(path, ("pixels",))["pixels"] if path.exists() else None
+    try:
+        return _read_arrays(path, ("pixels",))["pixels"] if path.exists() else None
+    except files.DamagedFileError as error:
+        raise UserError(f"{error}; {_REMEDY}") from error
 
 
 def read_set(run: Run, name: str) -> LabelledSet:
-    """Reads NAME.npz.
+    """Reads NAME.npz, the first set or the result.
 
     Raises:
       UserError: it is missing, damaged or of other data.
@@ -142,6 +138,36 @@ def read_set(run: Run, name: str) -> LabelledSet:
     path = find_set(run, name)
     if not path.exists():
         raise UserError(f"{path} is missing; run --stage=distill with the same --workdir")
+    try:
+        return _read_set(run, path)
+    except files.DamagedFileError as error:
+        raise UserError(f"{error}; {_REMEDY}") from error
+
+
+def read_kept(run: Run) -> dict[int, LabelledSet]:
+    """The sets kept on the way, by the iterations before them, ascending.
+
+    A damaged one is moved aside and left out: no stage writes it again.
+    """
+    return processes.first_then_rest(lambda: _read_kept(run))
+
+
+def _read_kept(run):
+    matches = (_KEPT.fullmatch(path.stem) for path in run.workspace.synthetic.glob("*.npz"))
+    found = {}
+    for iteration in sorted(int(match[1]) for match in matches if match):
+        path = find_set(run, name_kept(iteration))
+        try:
+            found[iteration] = _read_set(run, path)
+        except files.DamagedFileError as error:
+            run.workspace.warn(
+                f"{error}; moved to {files.set_aside(path).name}, and the curve has no point after "
+                f"{iteration} iterations: a distillation that is past it does not write it again"
+            )
+    return found
+
+
+def _read_set(run, path):
     found = _read_arrays(path, _ARRAYS, {"partition": np.int32(1)})
     partition = int(found.pop("partition"))
     num_rows = len(found["labels"]) if found["labels"].ndim == 1 else 0
@@ -155,20 +181,18 @@ def read_set(run: Run, name: str) -> LabelledSet:
     for key, (shape, dtype) in expected.items():
         array = found[key]
         if (array.dtype, array.shape) != (dtype, shape) or not np.isfinite(array).all():
-            raise UserError(
+            raise files.DamagedFileError(
                 f"{path} is not of this run: {key} is {array.dtype}{list(array.shape)}, not "
-                f"finite {np.dtype(dtype)}{list(shape)}; delete it and run --stage=distill again"
+                f"finite {np.dtype(dtype)}{list(shape)}"
             )
     labels = found.pop("labels")
     if partition < 1 or any(side % partition for side in run.problem.image_shape[:2]):
-        raise UserError(
-            f"{path} is not of this run: its images cannot hold {partition} x {partition} "
-            "pictures; delete it and run --stage=distill again"
+        raise files.DamagedFileError(
+            f"{path} is not of this run: its images cannot hold {partition} x {partition} pictures"
         )
     if num_rows == 0 or labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(
-            f"{path} is not of this run: its labels are not 0 to {num_classes - 1}; delete it and "
-            "run --stage=distill again"
+        raise files.DamagedFileError(
+            f"{path} is not of this run: its labels are not 0 to {num_classes - 1}"
         )
     return LabelledSet(SyntheticSet(**found), labels, partition)
 
@@ -179,6 +203,4 @@ def _read_arrays(path, names, defaults=types.MappingProxyType({})):
             found = {name: archive[name] for name in names}
             return found | {n: archive.get(n, x) for n, x in defaults.items()}
     except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
-        raise UserError(
-            f"{path} is damaged ({error!r}); delete it and run --stage=distill again"
-        ) from error
+        raise files.DamagedFileError(f"{path} is damaged ({error!r})") from error

@@ -57,6 +57,20 @@ def test_every_row_has_its_set_and_its_rate(made):
     assert of_sets["initial"] == of_sets["initial_at_baseline_rate"]
 
 
+def test_a_damaged_set_on_the_way_is_moved_aside_and_left_out(made, capsys):
+    """Breaks when the user is told to delete it and distil again, which never writes it again."""
+    run = made[0]
+    path = artefacts.find_set(run, "iteration_000003")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert [row.name for row in rows.make_rows(run)] == [x for x in ROWS if x != path.stem]
+    warning = capsys.readouterr().out
+    assert f"moved to {path.name}.damaged-1, and the curve has no point after 3" in warning
+    assert "run --stage" not in warning and warning.count("\n") == 1
+    assert not path.exists() and (path.parent / f"{path.name}.damaged-1").exists()
+    rows.make_rows(run)
+    assert not capsys.readouterr().out
+
+
 # Method of the set, the field that its step size comes from.
 FIELDS = [
     ("dam_ed", "trajectory.initial_step_size"),
