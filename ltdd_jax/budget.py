@@ -5,9 +5,10 @@ purpose; the plan of the run states what it costs.
 """
 
 import dataclasses
+import functools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 BUDGETS = {"quick": 3.0, "standard": 30.0, "thorough": 240.0}  # minutes on the machine at hand
@@ -41,9 +42,11 @@ def choose_settings(
     class_counts: Sequence[int],
     image_shape: tuple[int, int, int],
     num_cores: int,
+    method: str,
+    asks_experts: bool,
+    asks_teachers: bool,
     num_devices: int = 0,
     ipc: int = 0,
-    method: str = "dam_ed",
 ) -> list[Choice]:
     """Chooses network, experts, distillation and evaluation for a budget.
 
@@ -52,9 +55,12 @@ def choose_settings(
       class_counts: training images of each class.
       image_shape: (H, W, C) after resizing.
       num_cores: of the processor.
+      method: its name.
+      asks_experts: whether the method or the labels do.
+      asks_teachers: likewise; their settings are those of `choose_teachers`. Where neither is
+        asked the distillation has their time too.
       num_devices: accelerators; 0 computes on the processor.
       ipc: images per class; 0 chooses.
-      method: one without experts has their time too.
     """
     minutes, num_rows, num_classes = BUDGETS[budget], sum(class_counts), len(class_counts)
     seconds = 60 * minutes - min(_COMPILATION * 60 * BUDGETS["quick"], 20 * minutes)
@@ -64,11 +70,14 @@ def choose_settings(
     forward = _forward_flops(image_shape, values["net.width"], values["net.depth"], num_classes)
     total = {stage: share * seconds * speed / forward for stage, share in _SHARES.items()}
     rows = values["distill.ipc"] * num_classes
-    if method in _MATCHING:
-        work = total["experts"] + total["distill"]
-        chosen += _MATCHING[method](work, class_counts, values["distill.ipc"])
-    else:
+    if asks_experts:
         chosen += _choose_experts(total["experts"], budget, class_counts)
+    if method in _WITHOUT_TRAJECTORIES:
+        work = total["distill"]
+        if not (asks_experts or asks_teachers):
+            work += total["experts"]
+        chosen += _WITHOUT_TRAJECTORIES[method](work, class_counts, values["distill.ipc"])
+    else:
         chosen += _choose_distillation(total["distill"], budget, rows, chosen)
     return chosen + _choose_evaluation(total["evaluate"], budget, rows, num_rows)
 
@@ -205,16 +214,48 @@ def _choose_dream(work, class_counts, ipc):
     ]
 
 
+def _choose_kernel(work, class_counts, ipc):
+    rows = len(class_counts) * ipc
+    of_one = 200 + 3 * (rows + min(500, rows))  # real images, both gradients of synthetic ones
+    iterations = _fit(work, of_one, 30, 4800)
+    first = iterations // 6  # as by default
+    reason = "fit the time for distillation"
+    return [
+        Choice("kernel.first.num_iterations", first, reason),
+        Choice("kernel.second.num_iterations", iterations - first, reason),
+    ]
+
+
+def _choose_recovery(work, class_counts, ipc, crops=0):
+    """`crops` of each real image are looked at before the first step."""
+    left = work - crops * sum(class_counts)
+    steps = _fit(left, 3 * len(class_counts) * ipc, 20, 2000)
+    return [Choice("recovery.num_steps", steps, "fit the time for distillation")]
+
+
+def _choose_nothing(work, class_counts, ipc):
+    """For sets of real images and of crops, which are made in no iterations."""
+    return []
+
+
 def _fit(work, of_one, least, most):
     return max(least, min(most, int(work / of_one)))
 
 
-_MATCHING = {
+_WITHOUT_TRAJECTORIES: dict[str, Callable[..., list[Choice]]] = {
     "dc": _choose_gradient_matching,
     "dsa": _choose_gradient_matching,
     "dm": _choose_distribution_matching,
     "idm": _choose_idm,
     "dream": _choose_dream,
+    "krr": _choose_kernel,
+    "frepo": _choose_kernel,
+    "sre2l": _choose_recovery,
+    "edc": _choose_recovery,
+    "rldd": functools.partial(_choose_recovery, crops=5),
+    **dict.fromkeys(
+        ("rded", "random", "k_center", "herding", "graph_cut", "k_medoids"), _choose_nothing
+    ),
 }
 
 

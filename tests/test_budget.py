@@ -2,12 +2,13 @@
 
 import pytest
 
-from ltdd_jax import budget, config, fields
+from ltdd_jax import budget, config, fields, presets
 
 
 def choose(name="quick", counts=(60, 30, 12), shape=(32, 32, 3), **more):
+    asked = {"method": "dam_ed", "asks_experts": True, "asks_teachers": False} | more
     chosen = budget.choose_settings(
-        name, class_counts=counts, image_shape=shape, num_cores=2, **more
+        name, class_counts=counts, image_shape=shape, num_cores=2, **asked
     )
     assert len({choice.field for choice in chosen}) == len(chosen)
     assert all(choice.reason for choice in chosen)
@@ -57,22 +58,45 @@ def test_teachers_are_trained_within_the_steps_of_a_budget(name, num_rows):
     assert 10 <= settings.teacher.num_epochs == settings.observer.num_epochs <= 200
 
 
-@pytest.mark.parametrize("method", ["dc", "dsa", "dm", "idm", "dream"])
+# Method -> what a quick run stays below, in iterations, networks or steps.
+MOST = {
+    **dict.fromkeys(("dc", "dsa", "dream"), 1001),
+    **dict.fromkeys(("dm", "idm"), 20001),
+    **dict.fromkeys(("krr", "frepo"), 4800),
+    **dict.fromkeys(("sre2l", "edc", "rldd"), 2000),
+}
+
+
+@pytest.mark.parametrize("method", MOST)
 def test_methods_without_experts_fit_the_time_too(method):
     """Breaks when a quick run takes the published 20 001 iterations, or trains experts."""
     settings = config.base_config()
     config.use_preset(settings, method)
+    section, taught = presets.PRESETS[method].section, method in ("krr", "sre2l", "edc", "rldd")
     sizes = []
     for name in budget.BUDGETS:
-        found = choose(name, counts=(300, 60, 20), method=method)
+        asked = {"asks_experts": False, "asks_teachers": taught}
+        found = choose(name, counts=(300, 60, 20), method=method, **asked)
         assert not any(field.startswith(("experts.", "trajectory.")) for field in found)
         for field, value in found.items():
             config.set_field(settings, field, value)
         config.validate(settings)
-        counted = [v for k, v in found.items() if k.endswith(("num_iterations", "num_networks"))]
-        sizes.append(counted[0])
+        ends = ("num_iterations", "num_networks", "num_steps")
+        counted = [v for k, v in found.items() if k.startswith(section) and k.endswith(ends)]
+        sizes.append(sum(counted))
     assert sizes == sorted(sizes) and sizes[0] < sizes[1]
-    assert sizes[0] < {"dm": 20001, "idm": 20001}.get(method, 1001)
+    assert 0 < sizes[0] < MOST[method]
+
+
+@pytest.mark.parametrize("method", ["krr", "dm"])
+def test_experts_and_teachers_take_their_time_from_the_distillation(method):
+    field = {"krr": "kernel.second.num_iterations", "dm": "distribution_matching.num_iterations"}
+
+    def count(**asked):
+        return choose(method=method, **asked)[field[method]]
+
+    alone = count(asks_experts=False)
+    assert count(asks_experts=False, asks_teachers=True) == count(asks_experts=True) < alone
 
 
 def test_images_per_class_follow_the_classes_or_the_user():

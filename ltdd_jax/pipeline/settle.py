@@ -70,9 +70,11 @@ def _choose_for_budget(config, train, keep):
         class_counts=[int(n) for n in train.class_counts()],
         image_shape=train.images.shape[1:],
         num_cores=len(os.sched_getaffinity(0)),
+        method=config.distill.method,
+        asks_experts=_asks_experts(config),
+        asks_teachers=_asks_teachers(config),
         num_devices=0 if backend.is_cpu() else len(backend.devices()),
         ipc=config.distill.ipc if "distill.ipc" in keep else 0,
-        method=config.distill.method,
     )
     if _asks_teachers(config):
         chosen += budgets.choose_teachers(config.budget, len(train.labels))
@@ -86,14 +88,26 @@ def _choose_for_budget(config, train, keep):
         processes.say(f"  {choice.field} = {choice.value} ({choice.reason})")
 
 
+def _asks_experts(config):
+    """Whether the method or the labels ask experts; `Method.experts` needs the data."""
+    section = presets.PRESETS[config.distill.method].section
+    if section == "selection":
+        of = config.selection
+        if of.labels == "soft" or (of.rule != "random" and of.embedding == "expert"):
+            return True
+    return section == "trajectory" or config.labels.relabel == "experts"
+
+
 def _asks_teachers(config):
-    """Whether anything but trajectories and selections without a teacher is asked for."""
+    """Whether the method, the labels or the evaluation ask teachers or observers."""
     section = presets.PRESETS[config.distill.method].section
     if config.labels.relabel in ("teacher", "views") or "ii" in config.evaluation.blocks:
         return True
     if section == "selection":
-        return config.selection.embedding == "teacher"
-    return section != "trajectory"
+        return config.selection.rule != "random" and config.selection.embedding == "teacher"
+    if section == "kernel":
+        return config.kernel.teacher_weight > 0
+    return section in ("crops", "recovery")
 
 
 def _choose_whitening(config, train):

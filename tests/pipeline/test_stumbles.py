@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ltdd_jax import fields, nets, pipeline
+from ltdd_jax import config as configs
+from ltdd_jax import families, fields, nets, pipeline, presets
 from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.pipeline import claims, plan, problem, settle
 from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime import files
 from ltdd_jax.types import UserError
+from tests.distill import tasks
 from tests.pipeline import tiny_config
 
 
@@ -52,9 +54,33 @@ def test_nothing_is_said_where_nothing_is_repeated(capfd, changes):
 @pytest.mark.parametrize("embedding", ["expert", "teacher"])
 def test_a_budget_settles_teachers_where_a_selection_asks_one(capfd, embedding):
     """Breaks when a short run trains the published teacher, or one is settled for nothing."""
-    config = make_config(budget="quick", distill__method="herding", selection__embedding=embedding)
+    more = {"distill__method": "herding", "selection__rule": "herding"}
+    config = make_config(budget="quick", selection__embedding=embedding, **more)
     settle.settle_config(config, make_set(30, 6, 10, 1), frozenset())
     assert ("  teacher." in "".join(capfd.readouterr())) == (embedding == "teacher")
+
+
+@pytest.mark.parametrize("name", list(configs.METHODS))
+@pytest.mark.parametrize("more", [{}, {"selection__labels": "soft", "kernel__teacher_weight": 0.1}])
+def test_a_budget_settles_what_the_method_asks_and_nothing_else(capfd, name, more):
+    """Breaks when it chooses fields that nothing reads, or leaves a method its published size."""
+    more = more | {"evaluation__blocks": ("i",)}
+    method = tasks.make_method(name, tasks.make_task(), **more)
+    config = tasks.make_config(name, budget="quick", **more)
+    settle.settle_config(config, make_set(30, 6, 10), frozenset())
+    said, section = "".join(capfd.readouterr()), presets.PRESETS[name].section
+    assert ("  experts." in said) == bool(method.experts)
+    assert ("  teacher." in said) == bool(method.teachers)
+    for other in families.BUILDERS:
+        iterates = other == section and method.num_iterations > 0
+        assert (f"  {other}." in said) == iterates, other
+
+
+def test_labels_of_experts_are_reckoned_with_by_a_budget(capfd):
+    config = make_config(budget="quick", distill__method="dm", labels__relabel="experts")
+    settle.settle_config(config, make_set(30, 6, 10), frozenset())
+    assert "  experts.num_experts" in (said := "".join(capfd.readouterr()))
+    assert "  trajectory." not in said
 
 
 def test_batches_are_cut_to_the_training_set_and_said(capfd):
