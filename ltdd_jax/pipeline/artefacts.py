@@ -148,6 +148,9 @@ def read_kept(run: Run) -> dict[int, LabelledSet]:
     """The sets kept on the way, by the iterations before them, ascending.
 
     A damaged one is moved aside and left out: no stage writes it again.
+
+    Raises:
+      UserError: one cannot be read now.
     """
     return processes.first_then_rest(lambda: _read_kept(run))
 
@@ -203,4 +206,5 @@ def _read_arrays(path, names, defaults=types.MappingProxyType({})):
             found = {name: archive[name] for name in names}
             return found | {n: archive.get(n, x) for n, x in defaults.items()}
     except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
+        files.raise_if_unreadable(path, error)
         raise files.DamagedFileError(f"{path} is damaged ({error!r})") from error

@@ -231,7 +231,7 @@ def _is_damaged(run, path):
     """Whether the file has to be made again; it is then moved aside."""
     try:
         _read(run, path, None)
-    except UserError as error:
+    except files.DamagedFileError as error:
         run.workspace.warn(f"{error}; moved to {files.set_aside(path).name}, making it again")
         return True
     return False
@@ -252,7 +252,8 @@ def _read(run, path, num_rows):
         if not fits or (is_views and arrays["key"].dtype != np.uint32):
             raise ValueError("its arrays are not of this run")
     except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
-        raise UserError(
+        files.raise_if_unreadable(path, error)
+        raise files.DamagedFileError(
             f"{path} is damaged ({error!r}); run --stage=distill again, which labels the set anew"
         ) from error
     return arrays

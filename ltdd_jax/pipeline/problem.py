@@ -305,7 +305,8 @@ def _load_preprocessing(path, whiten):
     """What `normalize.save` wrote, None if it is damaged."""
     try:
         found = normalize.load(path)
-    except UserError:
+    except UserError as error:
+        files.raise_if_unreadable(path, error)
         return None
     # A damaged directory of the archive can hide all arrays of the whitening.
     return found if found.whitens == whiten else None

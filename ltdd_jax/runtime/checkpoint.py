@@ -128,9 +128,9 @@ def _require_space(directory, num_bytes):
 
 
 def is_complete(path: epath.Path) -> bool:
-    """Whether `path` is a checkpoint whose write was finished."""
+    """Whether `path` is a checkpoint whose write was finished; UserError where it cannot look."""
     path = epath.Path(path)
-    return (path / _RECORD).exists() and ocp.utils.is_checkpoint_finalized(path)
+    return files.exists(path / _RECORD) and ocp.utils.is_checkpoint_finalized(path)
 
 
 def read_record(path: epath.Path) -> dict[str, Any]:
@@ -139,6 +139,7 @@ def read_record(path: epath.Path) -> dict[str, Any]:
     Raises:
       CorruptCheckpointError: it is missing or damaged.
       FormatVersionError: it is of another format version.
+      UserError: it cannot be read now.
     """
     restored = _restore(path, record=ocp.args.JsonRestore())["record"]
     version = restored.get("format_version") if isinstance(restored, dict) else None
@@ -168,6 +169,7 @@ def read_tree(path: epath.Path, like: Any, record: Mapping[str, Any] | None = No
 
     Raises:
       CorruptCheckpointError: a leaf is missing, altered, or of another shape or dtype.
+      UserError: it cannot be read now.
     """
     record = read_record(path) if record is None else record
     names = [name for name, _ in _named_leaves(like)]
@@ -225,6 +227,7 @@ def restore_newest(
 
     Raises:
       FormatVersionError: a checkpoint is of another format version.
+      UserError: a checkpoint cannot be read now; it stays where it is.
     """
     delete_unfinished(directory)
     for step in reversed(_steps(directory)):
@@ -271,6 +274,7 @@ def _restore(path, **arguments):
         with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
             return reader.restore(epath.Path(path), args=ocp.args.Composite(**arguments))
     except _READ_ERRORS as error:
+        files.raise_if_unreadable(path, error)
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise CorruptCheckpointError(f"checkpoint {path} is damaged: {reason}") from error
 

@@ -1,5 +1,6 @@
 """Files of a run: replaced whole, sealed with a checksum where they are read again."""
 
+import errno
 import json
 import os
 import pathlib
@@ -29,6 +30,13 @@ _REMEDIES = {
     "File exists": "a part of that path is a file: use another --workdir",
     "Is a directory": "there is a directory of that name: move it or use another --workdir",
 }
+# Of the machine at this moment or of permissions: what cannot be read for them may be intact.
+_PASSING = frozenset(
+    (
+        *(errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM),
+        *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
+    )
+)
 
 
 class DamagedFileError(UserError):
@@ -113,14 +121,52 @@ def read_sealed(path: epath.PathLike) -> dict[str, Any] | None:
 
     Raises:
       DamagedFileError: the file was cut or altered.
+      UserError: it cannot be read now.
     """
     path = epath.Path(path)
-    if not path.exists():
+    if not exists(path):
         return None
     try:
         return unseal(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
+        raise_if_unreadable(path, error)
         raise DamagedFileError(f"{path} is damaged ({error})") from error
+
+
+def exists(path: epath.PathLike) -> bool:
+    """Whether something is there; `Path.exists` of epath also says no where it cannot look.
+
+    Raises:
+      UserError: it cannot be looked at now.
+    """
+    if not is_local(path):
+        return epath.Path(path).exists()
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise_if_unreadable(path, error)
+        return False
+    return True
+
+
+def raise_if_unreadable(path: epath.PathLike, error: BaseException) -> None:
+    """For handlers of failed reads: says so where the reason is not damage, and returns if it is.
+
+    Args:
+      path: what was read.
+      error: that, or what it led to.
+
+    Raises:
+      UserError: permissions, too many open files, or a disk or server that does not answer.
+    """
+    reason: BaseException | None = error
+    while reason is not None:
+        if isinstance(reason, OSError) and reason.errno in _PASSING:
+            raise UserError(
+                f"{path} cannot be read now: {reason.strerror}; mend that and run the same command "
+                "again (nothing was moved)"
+            ) from error
+        reason = reason.__cause__ or reason.__context__
 
 
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,22 +1,24 @@
 """What practitioners stumbled over. Breaks when a message misleads, or refuses what could run."""
 
+import errno
 import types
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from ml_collections import ConfigDict
 
 from ltdd_jax import config as configs
 from ltdd_jax import families, fields, nets, pipeline, presets
 from ltdd_jax.data.sources import ImageSet
-from ltdd_jax.pipeline import claims, plan, problem, settle
+from ltdd_jax.pipeline import artefacts, claims, labels, plan, problem, settle
 from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime import files
 from ltdd_jax.types import UserError
 from tests.distill import tasks
-from tests.pipeline import tiny_config
+from tests.pipeline import small_run, tiny_config
 
 
 def make_config(**changes) -> ConfigDict:
@@ -239,3 +241,29 @@ def test_numbers_of_a_constant_picture_stay_finite():
 def test_name_of_a_set_cannot_leave_the_directory_or_the_file_system(name, tmp_path):
     with pytest.raises(UserError, match=r"(?s)--set=.* is not possible"):
         Workspace(make_config(), str(tmp_path), name)
+
+
+READERS = {
+    "synthetic/iteration_000003.npz": lambda run, path: artefacts.read_kept(run),
+    "synthetic/labels-0.npz": labels._is_damaged,
+    "preprocessing.npz": lambda run, path: problem.fit_preprocessing(
+        run.config, run.problem.train, path
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_an_archive_that_cannot_be_read_now_stays_where_it_is(tmp_path, monkeypatch, name):
+    """Breaks when a limit of open files moves aside what is intact, and what cannot come back."""
+    run = small_run.make_run(tmp_path)
+    small_run.write_sets(run)
+    path = epath.Path(tmp_path / name)
+    path.touch()
+
+    def fail(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(type(path), "read_bytes", fail)
+    with pytest.raises(UserError, match=f"{path.name} cannot be read now: Too many open files; "):
+        READERS[name](run, path)
+    assert path.exists()

@@ -1,6 +1,8 @@
 """Checkpoints: whole or absent, checked when read, readable in part."""
 
+import errno
 import json
+import os
 import pathlib
 import shutil
 import types
@@ -105,6 +107,46 @@ def test_newest_good_step_is_restored_and_the_others_move_aside(saved, tree, tmp
         "step_00000003", "step_00000004.damaged-1", "step_00000005.damaged-1",
     ]  # fmt: skip
     assert checkpoint.restore_newest(tmp_path / "absent", {}, warnings.append) is None
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_checkpoint_that_cannot_be_read_now_stays(saved, tree, tmp_path, monkeypatch, is_wrapped):
+    """Breaks when a limit of open files, or a permission, starts a run from the beginning."""
+
+    def fail(*arguments, **more):
+        error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        if is_wrapped:
+            raise ValueError("Error opening the array") from error
+        raise error
+
+    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "restore", fail)
+    with pytest.raises(UserError, match=r"step_00000003 cannot be read now: Too many open") as e:
+        checkpoint.restore_newest(tmp_path, jax.eval_shape(lambda: tree), pytest.fail)
+    assert not isinstance(e.value, checkpoint.CorruptCheckpointError)
+    assert list(tmp_path.iterdir()) == [pathlib.Path(saved)]
+
+
+def test_checkpoint_that_cannot_be_looked_at_now_stays(saved, tree, tmp_path, monkeypatch):
+    """Breaks when a directory without the permission to enter it is taken for an incomplete one."""
+
+    def fail(path, **more):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="Permission denied; mend"):
+        patch.setattr(checkpoint.files.os, "stat", fail)
+        checkpoint.is_complete(saved)
+    assert checkpoint.is_complete(saved)
+
+
+def test_error_that_only_tells_of_open_files_is_damage(saved, tree, monkeypatch):
+    """A text of TensorStore is no proof: what is unreadable for good says the like."""
+
+    def fail(*arguments, **more):
+        raise ValueError("RESOURCE_EXHAUSTED: Too many open files")
+
+    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "restore", fail)
+    with pytest.raises(checkpoint.CorruptCheckpointError):
+        checkpoint.read_tree(saved, jax.eval_shape(lambda: tree))
 
 
 def test_full_disk_is_told_before_anything_is_written(tree, tmp_path, monkeypatch):

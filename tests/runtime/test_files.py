@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import pytest
+from etils import epath
 
 from ltdd_jax.runtime import files
 from ltdd_jax.types import UserError
@@ -37,6 +38,44 @@ def test_record_without_checksum_is_damaged(tmp_path, value):
     (tmp_path / "record.json").write_text(json.dumps(value))
     with pytest.raises(files.DamagedFileError, match="no checksum"):
         files.read_sealed(tmp_path / "record.json")
+
+
+PASSING = [
+    *(errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
+]
+
+
+@pytest.mark.parametrize("number", PASSING)
+def test_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch, number):
+    """Breaks when an intact file is moved aside because too many others were open."""
+    path = epath.Path(tmp_path / "record.json")
+    files.write_sealed(path, {"a": 1})
+    for called in ("read_text", "stat"):
+        with monkeypatch.context() as patch, pytest.raises(UserError) as caught:
+            owner = files.os if called == "stat" else type(path)
+            patch.setattr(owner, called, make_failure(number))
+            files.read_sealed(path)
+        assert not isinstance(caught.value, files.DamagedFileError)
+        expected = f"{path} cannot be read now: {os.strerror(number)}; mend that and run the same"
+        assert str(caught.value).startswith(expected)
+    assert files.read_sealed(path) == {"a": 1}
+
+
+@pytest.mark.parametrize("number", [errno.EISDIR, errno.ENOENT, None])
+def test_other_failures_to_read_are_damage(tmp_path, monkeypatch, number):
+    path = epath.Path(tmp_path / "record.json")
+    files.write_sealed(path, {"a": 1})
+    monkeypatch.setattr(type(path), "read_text", make_failure(number))
+    with pytest.raises(files.DamagedFileError):
+        files.read_sealed(path)
+
+
+def make_failure(number):
+    def fail(*arguments, **more):
+        raise OSError(number, os.strerror(number)) if number else OSError("it ends early")
+
+    return fail
 
 
 def test_set_aside_never_overwrites(tmp_path):
