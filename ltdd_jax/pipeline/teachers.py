@@ -206,7 +206,7 @@ def _find(member):
 
 def _read(member):
     path = _final_path(member)
-    if not path.exists():
+    if not files.exists(path):
         return None
     try:
         if not checkpoint.is_complete(path):
