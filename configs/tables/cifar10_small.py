@@ -13,7 +13,7 @@ hundred instead of three, their iterations thousands.
 Experts learn at twice the published rate, so that one epoch here is two of theirs: 30 epochs for
 60, start epochs below 10 for those below 20, one epoch from start to target for two. Students
 take a quarter of the published steps at four times the published first step size; that of methods
-that match all parameters without class weights is DATM's, 0.01, from which it does not collapse.
+that match all parameters without class weights is DATM's, 0.01.
 `dam_mean_one` and `dam_ed_mean_one` are `dam` and `dam_ed` with class weights of mean one, our
 variant, which was better on these data and worse on the digits (docs/results).
 `dam_classifier_labels` is `dam` with the start of `dam_ed`, the labels of classifier experts.
@@ -64,7 +64,7 @@ _SMALL = {
     "runtime.checkpoint_minutes": 5.0,
 }
 _SHARED_EXPERTS = {"experts.representation.weight_decay": 5e-3}
-# From 0.04 the learned step size collapses where gradients count in full (DATM, MTT: docs/results).
+# DATM's; from 0.04 the learned step size collapses sooner (docs/results).
 _SLOW_START = {"trajectory.initial_step_size": 0.01}
 _OWN = {
     # The experts of the paper's method, so that rows differ in the matching alone; published
