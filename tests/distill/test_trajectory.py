@@ -369,7 +369,7 @@ def test_soft_labels_of_a_selection_need_classifier_experts():
 
 
 def test_first_labels_are_the_mean_of_the_experts_that_are_right():
-    """For `correct`, from the kind of experts that the preset names, zero where none is right."""
+    """From the kind of experts that the preset names; where none is right zero, or DATM's class."""
     task = tasks.make_task(side=4, width=3)
     for name, kind in (("datm", "representation"), ("dam_ed", "classifier")):
         method = tasks.make_method(name, task, trajectory__initial_images="correct")
@@ -380,7 +380,8 @@ def test_first_labels_are_the_mean_of_the_experts_that_are_right():
         ]
         for row, label in enumerate(method.labels):
             right = [x[row] for x in logits if x[row].argmax() == label]
-            expected = np.mean(right, axis=0) if right else np.zeros(3)
+            unknown = (30.0 if name == "datm" else 0.0) * np.eye(3)[label]
+            expected = np.mean(right, axis=0) if right else unknown
             np.testing.assert_allclose(start.label_logits[row], expected, atol=1e-5)
 
 

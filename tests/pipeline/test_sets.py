@@ -71,7 +71,7 @@ def test_settings_may_change_until_there_is_a_set(finished, run, tmp_path):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"evaluation__num_seeds": 1},
+        pytest.param({"evaluation__num_seeds": 1}, marks=pytest.mark.slow),
         {"evaluation__batch_size": 5, "evaluation__baseline_rates": (0.03,)},
         {"net__name": "mlp"},
     ],
