@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from ltdd_jax import nets
 from tests.golden_files import relative_error
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_and_its_results_are_float32():
     shape = {"image_shape": (16, 16, 3), "num_classes": 5, "width": 8, "depth": 2}
     exact = nets.build("convnet", **shape)
