@@ -3,6 +3,7 @@
 Breaks when a page shows a command, a field, a name or a file that is not there (any more).
 """
 
+import fnmatch
 import functools
 import inspect
 import pathlib
@@ -22,6 +23,7 @@ from ltdd_jax import api, command_line, export, fields, nets, presets
 from ltdd_jax import config as configs
 from ltdd_jax.data import normalize, sources
 from ltdd_jax.export import __main__ as export_command
+from ltdd_jax.table import __main__ as table_program
 from ltdd_jax.table import cells
 from tests import documents
 
@@ -62,13 +64,9 @@ def check_pipeline(words: list[str]) -> None:
 
 def check_table(words: list[str]) -> None:
     """The arguments of a table: options that exist, cells whose configs are valid."""
-    given = dict(re.match(r"--([\w.]+)=?(.*)", word).groups() for word in words)
-    overrides = {name[7:]: value for name, value in given.items() if name.startswith("config.")}
-    assert given.keys() - {"config", "workdir", "only", "dry_run"} <= {
-        f"config.{name}" for name in overrides
-    }
-    table, home = cells.load_table(given["config"])
-    assert cells.make_jobs(table, home, overrides)
+    args, overrides = table_program.parse(words)
+    jobs = cells.make_jobs(*cells.load_table(args.config), overrides)
+    assert fnmatch.filter([job.name for job in jobs], args.only), args.only
 
 
 def check_command(words: list[str]) -> None:

@@ -76,6 +76,16 @@ _OWN = {
     # It needs many times as long for an iteration as the others of its family.
     "idm": {"distribution_matching.num_iterations": 50},
 }
+_MEAN_ONE = {"trajectory.class_weight_scale": "mean_one"}
+_VARIANTS = {
+    "dam_mean_one": ("dam", "DAM only, class weights of mean one", _MEAN_ONE),
+    "dam_ed_mean_one": ("dam_ed", "DAM + ED, class weights of mean one", _MEAN_ONE),
+    "dam_classifier_labels": (
+        "dam",
+        "DAM only, labels of classifier experts",
+        {"trajectory.label_experts": "classifier"},
+    ),
+}
 _CELLS = ("if100_ipc10", "if10_ipc10")
 
 
@@ -97,21 +107,11 @@ def get_table(argument: str = "") -> Table:
             config="cifar10_lt",
             method=method,
             argument=variant,
-            overrides=_SMALL | {"trajectory.class_weight_scale": "mean_one"},
-            name=f"{method}_mean_one",
-            title=f"{title}, class weights of mean one",
+            overrides=_SMALL | changes,
+            name=name,
+            title=title,
         )
-        for method, title in (("dam", "DAM only"), ("dam_ed", "DAM + ED"))
+        for name, (method, title, changes) in _VARIANTS.items()
     ]
-    cells.append(
-        Cell(
-            config="cifar10_lt",
-            method="dam",
-            argument=variant,
-            overrides=_SMALL | {"trajectory.label_experts": "classifier"},
-            name="dam_classifier_labels",
-            title="DAM only, labels of classifier experts",
-        )
-    )
     title = f"All methods on CIFAR-10-LT, {variant}, width 32"
     return Table(title, tuple(cells), f"table_cifar10_small_{variant}")

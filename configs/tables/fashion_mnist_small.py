@@ -54,10 +54,18 @@ _SMALL = {
     "runtime.expert_group_size": 1,
     "runtime.checkpoint_minutes": 5.0,
 }
+_SLOW_START = {"trajectory.initial_step_size": 0.01}  # as there
 _OWN = {
     # The experts of the paper's method, so that rows differ in the matching alone; published
     # are 0 for this field and 1 for the threshold, which few steps never get below.
-    "datm": {"experts.representation.weight_decay": 5e-3, "trajectory.skip_threshold": 0.0},
+    "datm": {
+        **_SLOW_START,
+        "experts.representation.weight_decay": 5e-3,
+        "trajectory.skip_threshold": 0.0,
+    },
+    "mtt": _SLOW_START,
+    "tesla": _SLOW_START,
+    "ftd": _SLOW_START,
     # It needs many times as long for an iteration as the others of its family.
     "idm": {"distribution_matching.num_iterations": 50},
 }

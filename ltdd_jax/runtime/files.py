@@ -31,12 +31,8 @@ _REMEDIES = {
     "Is a directory": "there is a directory of that name: move it or use another --workdir",
 }
 # Of the machine at this moment or of permissions: what cannot be read for them may be intact.
-_PASSING = frozenset(
-    (
-        *(errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM),
-        *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
-    )
-)
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE,
+            errno.ETIMEDOUT)  # fmt: skip
 
 
 class DamagedFileError(UserError):
