@@ -16,7 +16,8 @@ take a quarter of the published steps at four times the published first step siz
 that match all parameters without class weights is DATM's, 0.01.
 `dam_mean_one` and `dam_ed_mean_one` are `dam` and `dam_ed` with class weights of mean one, our
 variant, which was better on these data and worse on the digits (docs/results).
-`dam_classifier_labels` is `dam` with the start of `dam_ed`, the labels of classifier experts.
+`dam_classifier_labels` and `datm_classifier_labels` are `dam` and `datm` with the start of
+`dam_ed`, the labels of classifier experts: with `ed` and `dam_ed` the four of an ablation.
 """
 
 from ltdd_jax.config import METHODS, parse_argument
@@ -77,13 +78,19 @@ _OWN = {
     "idm": {"distribution_matching.num_iterations": 50},
 }
 _MEAN_ONE = {"trajectory.class_weight_scale": "mean_one"}
+_CLASSIFIER_LABELS = {"trajectory.label_experts": "classifier"}
 _VARIANTS = {
     "dam_mean_one": ("dam", "DAM only, class weights of mean one", _MEAN_ONE),
     "dam_ed_mean_one": ("dam_ed", "DAM + ED, class weights of mean one", _MEAN_ONE),
     "dam_classifier_labels": (
         "dam",
         "DAM only, labels of classifier experts",
-        {"trajectory.label_experts": "classifier"},
+        _CLASSIFIER_LABELS,
+    ),
+    "datm_classifier_labels": (
+        "datm",
+        "DATM, labels of classifier experts",
+        _CLASSIFIER_LABELS | _OWN["datm"] | {"trajectory.initial_step_size": 0.04},
     ),
 }
 _CELLS = ("if100_ipc10", "if10_ipc10")
