@@ -16,6 +16,7 @@ if _CACHE not in os.environ:  # in the process that starts the workers
     atexit.register(shutil.rmtree, os.environ[_CACHE], ignore_errors=True)
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 from tests.golden_files import pytest_runtest_makereport  # noqa: E402, F401
 
@@ -39,3 +40,13 @@ def pytest_collection_modifyitems(config, items):
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Workers of -n get long runs of neighbours: what a file compiles and trains is made once."""
+    if config.option.dist != "load":  # another way was asked for
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)

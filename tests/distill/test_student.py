@@ -232,8 +232,12 @@ def test_full_gradients_equal_finite_differences(name, gradient):
         np.testing.assert_allclose((ends[0] - ends[1]) / 2e-5, slope, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("gradient", student.GRADIENTS)
-@pytest.mark.parametrize("name", ["quadratic", "network"])
+@pytest.mark.parametrize(
+    ("name", "gradient"),
+    [("quadratic", gradient) for gradient in student.GRADIENTS]
+    + [("network", "exact"), ("network", "two_pass")]
+    + [pytest.param("network", "autodiff", marks=pytest.mark.slow)],
+)
 def test_vmap_of_grad_and_grad_of_vmap_equal_a_loop(name, gradient):
     """With different augmentation in every member; breaks on a wrong rule for batching."""
     problem, run = compiled(name, gradient)
