@@ -43,7 +43,8 @@ def choose_settings(
     image_shape: tuple[int, int, int],
     num_cores: int,
     method: str,
-    asks_experts: bool,
+    experts: Sequence[str],
+    num_phases: int,
     asks_teachers: bool,
     num_devices: int = 0,
     ipc: int = 0,
@@ -56,9 +57,10 @@ def choose_settings(
       image_shape: (H, W, C) after resizing.
       num_cores: of the processor.
       method: its name.
-      asks_experts: whether the method or the labels do.
-      asks_teachers: likewise; their settings are those of `choose_teachers`. Where neither is
-        asked the distillation has their time too.
+      experts: the kinds that the method or the labels ask, "representation" and "classifier".
+      num_phases: those of an iteration, where the method matches trajectories.
+      asks_teachers: whether the method, the labels or the evaluation do; their settings are those
+        of `choose_teachers`. Where neither is asked the distillation has their time too.
       num_devices: accelerators; 0 computes on the processor.
       ipc: images per class; 0 chooses.
     """
@@ -70,15 +72,15 @@ def choose_settings(
     forward = _forward_flops(image_shape, values["net.width"], values["net.depth"], num_classes)
     total = {stage: share * seconds * speed / forward for stage, share in _SHARES.items()}
     rows = values["distill.ipc"] * num_classes
-    if asks_experts:
-        chosen += _choose_experts(total["experts"], budget, class_counts)
+    if experts:
+        chosen += _choose_experts(total["experts"], budget, class_counts, experts)
     if method in _WITHOUT_TRAJECTORIES:
         work = total["distill"]
-        if not (asks_experts or asks_teachers):
+        if not (experts or asks_teachers):
             work += total["experts"]
         chosen += _WITHOUT_TRAJECTORIES[method](work, class_counts, values["distill.ipc"])
     else:
-        chosen += _choose_distillation(total["distill"], budget, rows, chosen)
+        chosen += _choose_distillation(total["distill"], budget, rows, num_phases, chosen)
     return chosen + _choose_evaluation(total["evaluate"], budget, rows, num_rows)
 
 
@@ -132,10 +134,10 @@ def _choose_data(class_counts, ipc):
     ]
 
 
-def _choose_experts(work, budget, class_counts):
+def _choose_experts(work, budget, class_counts, kinds):
     """`work` in forward passes of one image."""
     num_rows = sum(class_counts)
-    balanced = 5 * len(class_counts) * max(class_counts)
+    balanced = 5 * len(class_counts) * max(class_counts) if "classifier" in kinds else 0
     least, most = (2, 4) if budget == "quick" else (4, 20)
     epochs = {"quick": 20, "standard": 30, "thorough": 50}[budget]
     of_one = _PASSES * epochs * num_rows + balanced
@@ -144,30 +146,40 @@ def _choose_experts(work, budget, class_counts):
     epochs = max(6, min(epochs, fits))
     batch = max(1, min(256, num_rows // 4))
     reason = f"fit {_SHARES['experts']:.0%} of the time"
-    return [
+    chosen = [
         Choice("experts.num_experts", experts, reason),
         Choice("experts.representation.num_epochs", epochs, reason),
-        Choice("experts.classifier.num_epochs", 5, "enough for the classifier alone"),
         Choice("experts.representation.batch_size", batch, "at least four steps per epoch"),
+    ]
+    if "classifier" not in kinds:
+        return chosen
+    return [
+        *chosen,
+        Choice("experts.classifier.num_epochs", 5, "enough for the classifier alone"),
         Choice("experts.classifier.batch_size", batch, "at least four steps per epoch"),
     ]
 
 
-def _choose_distillation(work, budget, rows, chosen):
+def _choose_distillation(work, budget, rows, num_phases, chosen):
     epochs = next(c.value for c in chosen if c.field == "experts.representation.num_epochs")
     steps = {"quick": 20, "standard": 30, "thorough": 50}[budget]
-    of_one = 2 * steps * min(rows, 500) * _STEP_PASSES
+    of_one = num_phases * steps * min(rows, 500) * _STEP_PASSES
     iterations = max(30, min(5000, int(work / of_one)))
     last = max(1, min(20, epochs - 2))
     reason = f"fit {_SHARES['distill']:.0%} of the time"
-    return [
+    chosen = [
         Choice("trajectory.num_iterations", iterations, reason),
         Choice("trajectory.representation.student_steps", steps, f"usual for a {budget} run"),
-        Choice("trajectory.classifier.student_steps", steps, f"usual for a {budget} run"),
         Choice("trajectory.representation.max_start_epoch", last, "the experts' first epochs"),
         Choice("trajectory.representation.current_start_epoch", last, "the whole range at once"),
         Choice("trajectory.gradient", "exact", "the true gradient, at the same cost"),
         Choice("trajectory.image_lr", 10.0, "worked on small pictures"),
+    ]
+    if num_phases == 1:
+        return chosen
+    return [
+        *chosen,
+        Choice("trajectory.classifier.student_steps", steps, f"usual for a {budget} run"),
         Choice("trajectory.classifier.loss_weight", 1.0, "worked on small pictures"),
     ]
 

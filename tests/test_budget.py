@@ -4,9 +4,11 @@ import pytest
 
 from ltdd_jax import budget, config, fields, presets
 
+BOTH = ("representation", "classifier")
+
 
 def choose(name="quick", counts=(60, 30, 12), shape=(32, 32, 3), **more):
-    asked = {"method": "dam_ed", "asks_experts": True, "asks_teachers": False} | more
+    asked = {"method": "dam_ed", "experts": BOTH, "num_phases": 2, "asks_teachers": False} | more
     chosen = budget.choose_settings(
         name, class_counts=counts, image_shape=shape, num_cores=2, **asked
     )
@@ -75,7 +77,7 @@ def test_methods_without_experts_fit_the_time_too(method):
     section, taught = presets.PRESETS[method].section, method in ("krr", "sre2l", "edc", "rldd")
     sizes = []
     for name in budget.BUDGETS:
-        asked = {"asks_experts": False, "asks_teachers": taught}
+        asked = {"experts": (), "asks_teachers": taught}
         found = choose(name, counts=(300, 60, 20), method=method, **asked)
         assert not any(field.startswith(("experts.", "trajectory.")) for field in found)
         for field, value in found.items():
@@ -88,6 +90,15 @@ def test_methods_without_experts_fit_the_time_too(method):
     assert 0 < sizes[0] < MOST[method]
 
 
+def test_a_method_with_one_phase_has_settings_and_time_for_one():
+    """Breaks when MTT is given classifier experts, or half the iterations that fit."""
+    both = choose("thorough")
+    one = choose("thorough", method="mtt", experts=("representation",), num_phases=1)
+    assert {field for field in both if ".classifier." in field} == both.keys() - one.keys()
+    assert one["trajectory.num_iterations"] - 2 * both["trajectory.num_iterations"] in (0, 1)
+    assert one["experts.num_experts"] >= both["experts.num_experts"]
+
+
 @pytest.mark.parametrize("method", ["krr", "dm"])
 def test_experts_and_teachers_take_their_time_from_the_distillation(method):
     field = {"krr": "kernel.second.num_iterations", "dm": "distribution_matching.num_iterations"}
@@ -95,8 +106,8 @@ def test_experts_and_teachers_take_their_time_from_the_distillation(method):
     def count(**asked):
         return choose(method=method, **asked)[field[method]]
 
-    alone = count(asks_experts=False)
-    assert count(asks_experts=False, asks_teachers=True) == count(asks_experts=True) < alone
+    alone = count(experts=())
+    assert count(experts=(), asks_teachers=True) == count(experts=BOTH) < alone
 
 
 def test_images_per_class_follow_the_classes_or_the_user():

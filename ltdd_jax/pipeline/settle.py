@@ -11,6 +11,7 @@ from ltdd_jax import config as configs
 from ltdd_jax.data import folder, normalize
 from ltdd_jax.data.request import Request
 from ltdd_jax.data.sources import ImageSet
+from ltdd_jax.distill import trajectory
 from ltdd_jax.runtime import processes
 
 _SHOWN = 10  # classes in a warning
@@ -52,7 +53,7 @@ def settle_config(config: ConfigDict, train: ImageSet, keep: frozenset[str]) -> 
         _choose_for_budget(result, train, keep)
     if result.data.whiten == "auto":
         _choose_whitening(result, train)
-    for kind in ("representation", "classifier"):
+    for kind in _list_experts(result):
         section = result.experts[kind]
         if section.batch_size > len(train.labels):
             section.batch_size = len(train.labels)
@@ -71,7 +72,8 @@ def _choose_for_budget(config, train, keep):
         image_shape=train.images.shape[1:],
         num_cores=len(os.sched_getaffinity(0)),
         method=config.distill.method,
-        asks_experts=_asks_experts(config),
+        experts=_list_experts(config),
+        num_phases=len(_list_phases(config)),
         asks_teachers=_asks_teachers(config),
         num_devices=0 if backend.is_cpu() else len(backend.devices()),
         ipc=config.distill.ipc if "distill.ipc" in keep else 0,
@@ -88,14 +90,30 @@ def _choose_for_budget(config, train, keep):
         processes.say(f"  {choice.field} = {choice.value} ({choice.reason})")
 
 
-def _asks_experts(config):
-    """Whether the method or the labels ask experts; `Method.experts` needs the data."""
+def _list_experts(config):
+    """Kinds that the method or the labels ask; `Method.experts` has them, but needs the data."""
+    if config.labels.relabel == "experts":
+        return trajectory.PHASES
     section = presets.PRESETS[config.distill.method].section
+    asked = set()
     if section == "selection":
         of = config.selection
-        if of.labels == "soft" or (of.rule != "random" and of.embedding == "expert"):
-            return True
-    return section == "trajectory" or config.labels.relabel == "experts"
+        if of.labels == "soft":
+            asked.update(trajectory.PHASES)
+        elif of.rule != "random" and of.embedding == "expert":
+            asked.add("representation")
+    elif section == "trajectory":
+        of = config.trajectory
+        asked.update(_list_phases(config))
+        if of.labels == "soft" or of.initial_images == "correct":
+            asked.add(of.label_experts)
+        asked.add("representation")  # on whose backbone a classifier sits
+    return tuple(kind for kind in trajectory.PHASES if kind in asked)
+
+
+def _list_phases(config):
+    """Those of an iteration; 'representation' alone is that of methods with one."""
+    return [name for name in trajectory.PHASES if config.trajectory[name].loss_weight > 0]
 
 
 def _asks_teachers(config):
