@@ -18,6 +18,7 @@ that match all parameters without class weights is DATM's, 0.01.
 variant, which was better on these data and worse on the digits (docs/results).
 `dam_classifier_labels` and `datm_classifier_labels` are `dam` and `datm` with the start of
 `dam_ed`, the labels of classifier experts: with `ed` and `dam_ed` the four of an ablation.
+`dam_ed_two_pass` is `dam_ed` with the gradient of the released program.
 """
 
 from ltdd_jax.config import METHODS, parse_argument
@@ -82,6 +83,11 @@ _CLASSIFIER_LABELS = {"trajectory.label_experts": "classifier"}
 _VARIANTS = {
     "dam_mean_one": ("dam", "DAM only, class weights of mean one", _MEAN_ONE),
     "dam_ed_mean_one": ("dam_ed", "DAM + ED, class weights of mean one", _MEAN_ONE),
+    "dam_ed_two_pass": (
+        "dam_ed",
+        "DAM + ED, two-pass gradient",
+        {"trajectory.gradient": "two_pass"},
+    ),
     "dam_classifier_labels": (
         "dam",
         "DAM only, labels of classifier experts",
