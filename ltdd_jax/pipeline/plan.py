@@ -112,28 +112,35 @@ def check_disk(run: Run, method: Method, stages: Sequence[str]) -> None:
 
     Counted is what `stages` have still to write; what evaluation writes is small.
     """
-    root = run.workspace.root
-    if not files.is_local(root):
-        return
     of_experts = of_teachers = of_sets = 0
     if "experts" in stages:
         of_experts = missing_trajectory_bytes(run, method)
         of_teachers = teachers.disk_bytes(run, teachers.needed_teachers(method))
     if "distill" in stages and not _is_distilled(run, method):
         of_sets = set_bytes(run, method)
-    needed, free = of_experts + of_teachers + of_sets, files.free_bytes(root)
-    if needed <= free:
-        return
-    written = {
-        "--config.distill.ipc": of_sets,
-        "--config.experts.num_experts": of_experts,
-        "--config.teacher.width or --config.observer.width": of_teachers,
-    }
-    advice = max(written, key=written.__getitem__)
-    raise UserError(
-        f"this run writes about {show_bytes(needed)} and {show_bytes(free)} are free in {root}; "
-        f"lower {advice}, free some disk space or use another --workdir"
+    root, of_networks = run.workspace.root, run.workspace.experts
+    written = (
+        (root, "--config.distill.ipc", of_sets),
+        (of_networks, "--config.experts.num_experts", of_experts),
+        (of_networks, "--config.teacher.width or --config.observer.width", of_teachers),
     )
+    disks: dict[int, list] = {}
+    for place, field, size in written:
+        if files.is_local(place):
+            disks.setdefault(files.identify_disk(place), []).append((size, field, place))
+    for parts in disks.values():
+        _require_space(parts, "--workdir" if parts[0][2] == root else "--config.experts.path")
+
+
+def _require_space(parts, option):
+    """`parts` are (bytes, field, directory) on one disk; `option` names another directory."""
+    needed, free = sum(size for size, _, _ in parts), files.free_bytes(parts[0][2])
+    if needed > free:
+        _, advice, place = max(parts, key=lambda part: part[0])
+        raise UserError(
+            f"this run writes about {show_bytes(needed)} and {show_bytes(free)} are free in "
+            f"{place}; lower {advice}, free some disk space or use another {option}"
+        )
 
 
 def _is_distilled(run, method):

@@ -64,10 +64,19 @@ def resolve(path: str) -> epath.Path:
 
 def free_bytes(path: epath.PathLike) -> int:
     """Space that is free where `path` lies or would lie; local paths only."""
+    return shutil.disk_usage(_existing_part(path)).free
+
+
+def identify_disk(path: epath.PathLike) -> int:
+    """The same number for all paths whose space is shared; local paths only."""
+    return _existing_part(path).stat().st_dev
+
+
+def _existing_part(path):
     place = pathlib.Path(path)
     while not place.exists():
         place = place.parent
-    return shutil.disk_usage(place).free
+    return place
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:

@@ -206,9 +206,34 @@ def test_disk_that_is_too_small_names_what_fills_it(
     monkeypatch.setattr(plan, "set_bytes", lambda *_: of_sets)
     monkeypatch.setattr(plan, "_is_distilled", lambda *_: False)
     monkeypatch.setattr(files, "free_bytes", lambda _: 1e9)
-    run = types.SimpleNamespace(workspace=types.SimpleNamespace(root=files.resolve(str(tmp_path))))
+    root = files.resolve(str(tmp_path))
+    run = types.SimpleNamespace(workspace=types.SimpleNamespace(root=root, experts=root))
     with pytest.raises(UserError, match=expected):
         plan.check_disk(run, types.SimpleNamespace(teachers=()), pipeline.STAGES)
+
+
+def test_experts_on_another_disk_need_their_room_there(tmp_path, monkeypatch):
+    """Breaks when the disk of --workdir is asked whether what is written elsewhere fits."""
+    root, experts = (files.resolve(str(tmp_path / name)) for name in ("run", "experts"))
+    free = {root: 2e9, experts: 2e9}
+    monkeypatch.setattr(plan, "missing_trajectory_bytes", lambda *_: 1.5e9)
+    monkeypatch.setattr(plan, "set_bytes", lambda *_: 1e9)
+    monkeypatch.setattr(plan, "_is_distilled", lambda *_: False)
+    monkeypatch.setattr(files, "free_bytes", free.__getitem__)
+    run = types.SimpleNamespace(workspace=types.SimpleNamespace(root=root, experts=experts))
+    method = types.SimpleNamespace(teachers=())
+    with pytest.raises(UserError, match=r"writes about 2\.5 GB"):  # tmp_path is on one disk
+        plan.check_disk(run, method, pipeline.STAGES)
+    monkeypatch.setattr(files, "identify_disk", [root, experts].index)
+    plan.check_disk(run, method, pipeline.STAGES)
+    free[experts] = 1e9
+    with pytest.raises(
+        UserError, match=r"free in .*experts; .*use another --config\.experts\.path"
+    ):
+        plan.check_disk(run, method, pipeline.STAGES)
+    free[experts], free[root] = 2e9, 0.5e9
+    with pytest.raises(UserError, match=r"free in .*run; lower --config\.distill\.ipc"):
+        plan.check_disk(run, method, pipeline.STAGES)
 
 
 def test_cache_of_programs_that_cannot_be_written(tmp_path, monkeypatch, capfd):
