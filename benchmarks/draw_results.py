@@ -41,6 +41,8 @@ _COLORS = (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#56B4E9", "#E69F00")
 _MARKS = ("o", "s", "^", "D", "v", "P")
 _WIDTH = 7.2  # inches
 _DPI = 110
+_LINE = 0.21  # inches of a legend's line
+_LONG = 50  # characters of a legend's line, of which two would not fit beside each other
 # A legend of long names.
 _BELOW = {"loc": "outside lower left", "ncols": 2, "columnspacing": 0.6, "handletextpad": 0.3,
           "handlelength": 1.4}  # fmt: skip
@@ -96,6 +98,10 @@ def _name_accuracy(row):
 def _finish(figure, row, **legend):
     """The title above everything, and the legend outside of the axes."""
     figure.suptitle(say.describe(row), fontsize=9, x=0.01, ha="left")
+    names = [name for axes in figure.axes for name in axes.get_legend_handles_labels()[1]]
+    if legend.get("ncols", 1) > 1 and max(map(len, names), default=0) > _LONG:
+        legend["ncols"] = 1
+        figure.set_figheight(figure.get_figheight() + _LINE * (len(names) // 2))
     figure.legend(frameon=False, fontsize=9, **legend)
     return figure
 
