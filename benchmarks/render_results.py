@@ -55,15 +55,20 @@ def draw_pictures() -> list[pathlib.Path]:
 
     numbers = measured.read(measured.RESULTS)
     by_class = measured.read(measured.PER_CLASS, measured.ClassAccuracy)
-    drawn = []
+    drawn: dict[pathlib.Path, tuple[str, dict[str, str]]] = {}
     for page in find_pages():
         for kind, words, path in find_pictures(page):
             if kind not in draw_results.PICTURES:
                 known = ", ".join(draw_results.PICTURES)
                 raise UserError(f"{page.name}: there is no picture {kind}; give one of {known}")
+            path = path.resolve()
+            if drawn.setdefault(path, (kind, words)) != (kind, words):
+                raise UserError(
+                    f"{page.name} asks for another picture in {path.name} than the page before; "
+                    "give both pages the same options, or the picture another name"
+                )
             draw_results.save(draw_results.PICTURES[kind](numbers, by_class, words), path)
-            drawn.append(path)
-    return drawn
+    return list(drawn)
 
 
 def main(argv: list[str]) -> int:

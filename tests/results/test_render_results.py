@@ -68,6 +68,9 @@ def test_pictures_of_the_pages_exist():
         x for page in render_results.find_pages() for x in render_results.find_pictures(page)
     ]
     assert len(pictures) > 1 and all(path.exists() for _, _, path in pictures)
+    asked = {}
+    for kind, words, path in pictures:  # two pages may show one file, and mean the same by it
+        assert asked.setdefault(path.resolve(), (kind, words)) == (kind, words), path.name
 
 
 def test_the_file_has_its_columns_in_order():
