@@ -16,8 +16,9 @@ take a quarter of the published steps at four times the published first step siz
 that match all parameters without class weights is DATM's, 0.01.
 `dam_mean_one` and `dam_ed_mean_one` are `dam` and `dam_ed` with class weights of mean one, our
 variant, which was better on these data and worse on the digits (docs/results).
-`dam_classifier_labels` and `datm_classifier_labels` are `dam` and `datm` with the start of
-`dam_ed`, the labels of classifier experts: with `ed` and `dam_ed` the four of an ablation.
+`dam_classifier_labels` and `neither` have the start of `dam_ed`, the labels of classifier experts.
+With `ed` and `dam_ed` they are the four of an ablation: with class weights, with backbone and
+classifier apart, with both, and with neither, which is the matching of DATM and all else of `dam`.
 `dam_ed_two_pass` is `dam_ed` with the gradient of the released program.
 """
 
@@ -93,10 +94,10 @@ _VARIANTS = {
         "DAM only, labels of classifier experts",
         _CLASSIFIER_LABELS,
     ),
-    "datm_classifier_labels": (
-        "datm",
-        "DATM, labels of classifier experts",
-        _CLASSIFIER_LABELS | _OWN["datm"] | {"trajectory.initial_step_size": 0.04},
+    "neither": (
+        "dam",
+        "neither DAM nor ED, labels of classifier experts",
+        _CLASSIFIER_LABELS | {"trajectory.representation.class_weighted": False},
     ),
 }
 _CELLS = ("if100_ipc10", "if10_ipc10")
