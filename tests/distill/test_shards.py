@@ -29,7 +29,9 @@ CASES = {
     "few_rows": ("classifier", 4, 3),
 }
 # The first costs as much as the others together, and differs from the second in numbers alone.
-CHOSEN = [pytest.param(c, marks=pytest.mark.slow) if c == "all_rows" else c for c in CASES]
+SLOW = {case: pytest.param(case, marks=pytest.mark.slow) for case in ("all_rows", "chunks")}
+CHOSEN = [SLOW[case] if case == "all_rows" else case for case in CASES]
+FEWER = [SLOW.get(case, case) for case in CASES]
 
 
 @pytest.fixture(autouse=True)
@@ -245,7 +247,7 @@ def test_exact_gradient_equals_autodiff_through_the_devices(case):
     assert_close(parts(found), grads)
 
 
-@pytest.mark.parametrize("case", CHOSEN)
+@pytest.mark.parametrize("case", FEWER)
 def test_two_pass_gradient_equals_the_two_passes_of_the_devices(case):
     """Breaks when all shards share one direction u, inner products are summed, or the step size
     does not learn from the mean displacement.

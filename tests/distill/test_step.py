@@ -380,6 +380,7 @@ def test_pairs_of_one_iteration_draw_different_rows_and_augmentation():
     assert np.abs(done.synthetic.images - one.synthetic.images).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_temporaries_grow_by_copies_of_the_set_alone():
     """Fixed minibatch, eight times the images; breaks when every student step keeps something for
     all images of the set, or computes with all of them. Two to three copies are needed.

@@ -10,6 +10,7 @@ from ltdd_jax.types import Interrupted
 from tests.pipeline import runs
 
 
+@pytest.mark.slow
 def test_run_stopped_every_few_steps_equals_an_uninterrupted_one(
     finished, run, tmp_path, monkeypatch
 ):

@@ -72,7 +72,10 @@ def test_settings_may_change_until_there_is_a_set(finished, run, tmp_path):
     "fields",
     [
         pytest.param({"evaluation__num_seeds": 1}, marks=pytest.mark.slow),
-        {"evaluation__batch_size": 5, "evaluation__baseline_rates": (0.03,)},
+        pytest.param(
+            {"evaluation__batch_size": 5, "evaluation__baseline_rates": (0.03,)},
+            marks=pytest.mark.slow,
+        ),
         {"net__name": "mlp"},
     ],
     ids=["seeds", "protocol", "network"],

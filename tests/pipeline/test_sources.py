@@ -18,6 +18,7 @@ def check(workdir, image_shape, num_classes):
         return list(archive["class_names"])
 
 
+@pytest.mark.slow
 def test_own_pictures_already_long_tailed(run, tmp_path):
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
