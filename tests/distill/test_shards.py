@@ -305,6 +305,7 @@ def test_one_shard_is_the_student_on_the_whole_batch(gradient):
     assert_close(parts(grads), parts(expected), 1e-9)
 
 
+@pytest.mark.slow
 def test_shards_shorten_the_path():
     """n shards displace a student by about 1/n; breaks when each takes a whole step."""
     displacement = []

@@ -27,6 +27,7 @@ def kill_when(program, workdir, stage, condition) -> bool:
     return reached
 
 
+@pytest.mark.slow
 def test_killed_in_a_save_of_every_stage(program, finished, tmp_path):
     """One run, killed while it writes a checkpoint of each stage."""
     workdir = tmp_path / "run"
