@@ -1,8 +1,8 @@
 """SIGKILL at any instant: breaks when what is left misleads the next run or costs one bit.
 
-The default tests kill three times. All of them, at least ten instants in every stage:
+They are slow tests; at least ten instants in every stage:
 
-    python -m pytest tests/pipeline/test_kill.py -m "slow or not slow"
+    python -m pytest tests/pipeline/test_kill.py -m slow
 """
 
 import random
