@@ -5,7 +5,7 @@ teacher, of the images as the network sees them, without augmentation. All rules
 at a time and are written in NumPy.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,20 +30,23 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
       **settings: the fields of the config's section `selection`.
     """
     embedding = settings["embedding"] if settings["rule"] != "random" else ""
-    needed = []
-    if embedding == "expert" or settings["labels"] == "soft":
-        needed.append("representation")
-    if settings["labels"] == "soft":
-        needed.append("classifier")
     shares = share_budget(task.class_counts, ipc, settings["budget"])
     where = " in a teacher's embedding" if embedding == "teacher" else ""
     return method.fixed(
         lambda: select(task, ipc, **settings),
         np.repeat(np.arange(task.num_classes, dtype=np.int32), shares),
-        experts=tuple(needed),
+        experts=list_experts(settings),
         teachers=("teacher",) if embedding == "teacher" else (),
         summary=f"{settings['rule']} selection{where}, {settings['labels']} labels",
     )
+
+
+def list_experts(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Kinds of experts that the settings ask: for the embedding and soft labels."""
+    if settings["labels"] == "soft":
+        return ("representation", "classifier")
+    embeds = settings["rule"] != "random" and settings["embedding"] == "expert"
+    return ("representation",) if embeds else ()
 
 
 def select(

@@ -69,11 +69,6 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
     def result(state):
         return state.synthetic if decay == 0 else state.synthetic.replace(images=state.mean_images)
 
-    needed = {phase.name for phase in phases}
-    if soft or settings["initial_images"] == "correct":
-        needed.add(settings["label_experts"])
-    if "classifier" in needed:
-        needed.add("representation")  # on whose backbone it sits
     return method.Method(
         start=lambda: make_start(task, ipc, settings),
         init=lambda key, synthetic: states.init_state(key, synthetic, tx, keep_mean=decay > 0),
@@ -82,7 +77,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         read=make_reader(task, phases, settings),
         labels=np.repeat(np.arange(task.num_classes, dtype=np.int32), ipc),
         num_iterations=settings["num_iterations"],
-        experts=tuple(kind for kind in PHASES if kind in needed),
+        experts=list_experts(settings),
         limits=_LIMITS,
         remedy=_REMEDY,
         bytes=estimate_bytes(task, phases, ipc, settings),
@@ -119,9 +114,23 @@ def make_phases(settings: Mapping[str, Any], class_counts: Sequence[int]) -> lis
             class_weights=weights if settings[name]["class_weighted"] else None,
             num_shards=settings["num_shards"],
         )
-        for name in PHASES
-        if settings[name]["loss_weight"] > 0
+        for name in list_phases(settings)
     ]
+
+
+def list_phases(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the phases of an iteration: those whose loss weight is not 0."""
+    return tuple(name for name in PHASES if settings[name]["loss_weight"] > 0)
+
+
+def list_experts(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Kinds of experts that the settings ask: for pairs, first images and labels."""
+    asked = set(list_phases(settings))
+    if settings["labels"] == "soft" or settings["initial_images"] == "correct":
+        asked.add(settings["label_experts"])
+    if "classifier" in asked:
+        asked.add("representation")  # on whose backbone it sits
+    return tuple(kind for kind in PHASES if kind in asked)
 
 
 def make_reader(task: method.Task, phases: Sequence[steps.Phase], settings: Mapping[str, Any]):

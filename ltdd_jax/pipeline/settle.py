@@ -11,7 +11,7 @@ from ltdd_jax import config as configs
 from ltdd_jax.data import folder, normalize
 from ltdd_jax.data.request import Request
 from ltdd_jax.data.sources import ImageSet
-from ltdd_jax.distill import trajectory
+from ltdd_jax.distill import selection, trajectory
 from ltdd_jax.runtime import processes
 
 _SHOWN = 10  # classes in a warning
@@ -73,7 +73,7 @@ def _choose_for_budget(config, train, keep):
         num_cores=len(os.sched_getaffinity(0)),
         method=config.distill.method,
         experts=_list_experts(config),
-        num_phases=len(_list_phases(config)),
+        num_phases=len(trajectory.list_phases(config.trajectory)),
         asks_teachers=_asks_teachers(config),
         num_devices=0 if backend.is_cpu() else len(backend.devices()),
         ipc=config.distill.ipc if "distill.ipc" in keep else 0,
@@ -94,26 +94,9 @@ def _list_experts(config):
     """Kinds that the method or the labels ask; `Method.experts` has them, but needs the data."""
     if config.labels.relabel == "experts":
         return trajectory.PHASES
+    families = {"trajectory": trajectory, "selection": selection}
     section = presets.PRESETS[config.distill.method].section
-    asked = set()
-    if section == "selection":
-        of = config.selection
-        if of.labels == "soft":
-            asked.update(trajectory.PHASES)
-        elif of.rule != "random" and of.embedding == "expert":
-            asked.add("representation")
-    elif section == "trajectory":
-        of = config.trajectory
-        asked.update(_list_phases(config))
-        if of.labels == "soft" or of.initial_images == "correct":
-            asked.add(of.label_experts)
-        asked.add("representation")  # on whose backbone a classifier sits
-    return tuple(kind for kind in trajectory.PHASES if kind in asked)
-
-
-def _list_phases(config):
-    """Those of an iteration; 'representation' alone is that of methods with one."""
-    return [name for name in trajectory.PHASES if config.trajectory[name].loss_weight > 0]
+    return families[section].list_experts(config[section]) if section in families else ()
 
 
 def _asks_teachers(config):
