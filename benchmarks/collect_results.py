@@ -146,7 +146,7 @@ def _number(report, said, name, result, num_iterations):
     method = _METHODS.get(row, "teacher" if is_teacher else settings["distill"]["method"])
     is_shared, is_made = row in _SHARED, row in ("distilled", "iteration")
     study = said.study or ("curve" if is_point else "networks" if network else "")
-    found = _find_published(settings, method, row, result["block"], network)
+    found = _find_published(report, method, row, result["block"], network)
     random = report["results"].get(f"{_SECOND if result['block'] == 'ii' else ''}random_real")
     over = result.get("ior", result["mean"] - random["mean"] if random else None)
     seconds = report["seconds"]
@@ -195,9 +195,10 @@ def _number(report, said, name, result, num_iterations):
     )
 
 
-def _find_published(settings, method, row, block, network):
+def _find_published(report, method, row, block, network):
     """The printed number for the same cell; of random images and of what a method made."""
-    data = settings["data"]
+    settings = report["config"]
+    data, count = settings["data"], len(report["train_counts"])
     is_printed = row in ("random_real", "distilled") and method in PRESETS
     if not is_printed or (data["subset"], data.get("judge", "test")) != ("long_tail", "test"):
         return None
@@ -206,7 +207,8 @@ def _find_published(settings, method, row, block, network):
     # Published networks are called without the normalisation of ours.
     student = network.removesuffix("_bn") or settings["net"]["name"]
     ipc = settings["distill"]["ipc"]
-    return literature.find(data["source"], data["imbalance_factor"], ipc, method, student)
+    factor = data["imbalance_factor"]
+    return literature.find(data["source"], factor, ipc, method, student, num_classes=count)
 
 
 def _find_factor(report):

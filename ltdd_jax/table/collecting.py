@@ -59,7 +59,7 @@ _OF_RANDOM = (
     "student.",
 )  # fields that random images depend on
 
-Find = Callable[[str, float, int, str], Published | None]
+Find = Callable[..., Published | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,8 @@ def collect_lines(finished: Iterable[tuple[Job, Mapping[str, Any]]], find: Find)
 
     Args:
       finished: cells with their reports (content of report.json), in the order of the table.
-      find: (data source, imbalance factor, images per class, method) -> published number.
+      find: (data source, imbalance factor, images per class, method, num_classes=) -> published
+        number.
     """
     lines = [line for job, report in finished for line in _collect(job, report, find)]
     settings = list(dict.fromkeys(line.setting for line in lines))
@@ -140,7 +141,8 @@ def _collect(job: Job, report: Mapping[str, Any], find: Find) -> list[Line]:
         method = {RANDOM: "random", DISTILLED: job.cell.method}.get(kind)
         published = None
         if method and is_cut and belongs(method, block):
-            published = find(setting[0], setting[2], setting[3], method)
+            count = len(report["train_counts"])
+            published = find(setting[0], setting[2], setting[3], method, num_classes=count)
         lines.append(
             Line(
                 cell=job.name,

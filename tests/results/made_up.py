@@ -32,14 +32,14 @@ def make_result(mean: float, **more) -> dict:
     } | more  # fmt: skip
 
 
-def make_report(config: dict | None = None, **results) -> dict:
+def make_report(config: dict | None = None, num_classes: int = 2, **results) -> dict:
     """A report with a distilled set, its start, random images, and rows given by name."""
     config = config or make_config()
-    return {
+    report = {
         "config": config,
         "config_hash": configs.identity_hash({"set": 1}),
-        "class_names": ["a", "b"],
-        "train_counts": [100, 5],
+        "class_names": list("abcdefghijkl"[:num_classes]),
+        "train_counts": [100] * (num_classes - 1) + [5],
         "experts": {"representation": {}},
         "teachers": {},
         "seconds": {"experts": 30.0, "distill": 12.5, "evaluate": 9.0},
@@ -50,6 +50,10 @@ def make_report(config: dict | None = None, **results) -> dict:
             **results,
         },
     }
+    for result in report["results"].values():
+        ends = result["per_class"]
+        result["per_class"] = [ends[0]] * (num_classes - 1) + ends[-1:]
+    return report
 
 
 def write_run(workdir: pathlib.Path, report: dict | None = None, name: str = "") -> pathlib.Path:

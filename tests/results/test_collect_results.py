@@ -75,13 +75,22 @@ def test_sets_of_one_directory_share_their_random_images(tmp_path):
 
 def test_published_numbers_stand_with_their_cells(tmp_path):
     config = make_config("cifar10_lt", "if100_ipc10")
-    write_run(tmp_path / "run", make_report(config))
+    write_run(tmp_path / "run", make_report(config, num_classes=10))
     command = "python -m ltdd_jax.main --config=configs/cifar10_lt.py:if100_ipc10"
     assert collect(tmp_path, "--pixels=jpeg", command=command) == 0
     published = {row["row"]: row["published"] for row in read(tmp_path)}
     assert published == {"random_real": "34.4", "distilled": "53.4", "initial": ""}
     row = find(tmp_path, "distilled")
     assert (row["published_std"], row["pixels"], row["run"]) == ("0.1", "jpeg", "run")
+
+
+def test_a_part_of_the_classes_has_no_published_number(tmp_path):
+    """Breaks when the number of a whole data set stands beside one of a few of its classes."""
+    config = make_config("cifar10_lt", "if100_ipc10")
+    write_run(tmp_path / "run", make_report(config, num_classes=9))
+    command = "python -m ltdd_jax.main --config=configs/cifar10_lt.py:if100_ipc10"
+    assert collect(tmp_path, "--pixels=jpeg", command=command) == 0
+    assert {row["published"] for row in read(tmp_path)} == {""}
 
 
 def test_block_ii_has_its_teacher_and_its_own_labels(tmp_path):

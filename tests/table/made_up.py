@@ -40,7 +40,11 @@ def make_report(mean: float, random: float = 30.0, **more) -> dict:
         "random_real": make_summary(random),
         "full_real": make_summary(80.0, images=12406),
     }
-    return {"results": results | more, "experts": {"representation": {}}}
+    return {
+        "results": results | more,
+        "experts": {"representation": {}},
+        "train_counts": [100] * 10,
+    }
 
 
 class Runner:

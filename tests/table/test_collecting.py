@@ -123,6 +123,12 @@ def test_another_cell_has_another_number_and_an_unpublished_one_none():
     assert [x.published for x in lines if x.row == "distilled"] == [None]
 
 
+def test_some_classes_of_a_data_set_have_no_published_number():
+    """Breaks when a number on all classes stands beside ours on a part of them."""
+    some = made_up.make_report(50.0) | {"train_counts": [100] * 9}
+    assert [x.published for x in collect("dam_ed", reports=[some])] == [None] * 4
+
+
 def test_numbers_published_with_labels_of_a_teacher_stand_in_the_second_block():
     """Breaks when RLDD's 62.7, for which a teacher labelled every view, stands in block (i)."""
     lines = collect("mtt", reports=[with_second(55.0, 54.0)])

@@ -62,7 +62,7 @@ def test_caption_says_when_training_images_judged():
     captions = []
     for judge in ("test", "held_out"):
         (job,) = made_up.make_all("datm", overrides={"data.judge": judge})
-        lines = collect_lines([(job, made_up.make_report(50.0))], lambda *cell: None)
+        lines = collect_lines([(job, made_up.make_report(50.0))], lambda *cell, **more: None)
         captions.append(lay_out("t", lines).sheets[0].caption)
     assert "in % on the test set, mean" in captions[0]
     assert "in % on held-out training images, every class counting the same" in captions[1]
@@ -79,7 +79,7 @@ def test_groups_without_classes_have_no_column():
 def test_reports_without_the_newer_fields_can_be_shown():
     """Reports of earlier runs do not say what was stored."""
     (job,) = made_up.make_all("datm")
-    lines = collect_lines([(job, made_up.make_report(50.0))], lambda *cell: None)
+    lines = collect_lines([(job, made_up.make_report(50.0))], lambda *cell, **more: None)
     (sheet,) = lay_out("A table", lines).sheets
     assert column(sheet, "ours") == ["30.0 ± 0.5", "50.0 ± 0.5", "80.0 ± 0.5"]
     assert column(sheet, "images stored / seen")[1:] == ["100 / 100", "12,406 / 12,406"]
