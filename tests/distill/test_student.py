@@ -235,8 +235,7 @@ def test_full_gradients_equal_finite_differences(name, gradient):
 @pytest.mark.parametrize(
     ("name", "gradient"),
     [("quadratic", gradient) for gradient in student.GRADIENTS]
-    + [("network", "exact")]
-    + [pytest.param("network", name, marks=pytest.mark.slow) for name in ("two_pass", "autodiff")],
+    + [pytest.param("network", name, marks=pytest.mark.slow) for name in student.GRADIENTS],
 )
 def test_vmap_of_grad_and_grad_of_vmap_equal_a_loop(name, gradient):
     """With different augmentation in every member; breaks on a wrong rule for batching."""

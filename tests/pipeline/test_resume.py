@@ -42,15 +42,17 @@ def test_run_stopped_every_few_steps_equals_an_uninterrupted_one(
 @pytest.mark.parametrize(
     ("sent", "code", "place"),
     [
-        (signal.SIGTERM, 143, "experts/representation-*/group_*/epochs_*"),
-        pytest.param(signal.SIGINT, 130, "distill/step_*", marks=pytest.mark.slow),
+        pytest.param(
+            signal.SIGTERM, 143, "experts/representation-*/group_*/epochs_*", marks=pytest.mark.slow
+        ),
+        (signal.SIGINT, 130, "distill/step_*"),
         pytest.param(signal.SIGTERM, 143, "evaluate/*/step_*", marks=pytest.mark.slow),
     ],
 )
-def test_signal_saves_and_the_same_command_continues(
-    program, finished, tmp_path, sent, code, place
-):
-    workdir = tmp_path / "run"
+def test_signal_saves_and_the_same_command_continues(program, finished, copy, sent, code, place):
+    later = ("distill", "evaluate")
+    workdir = copy(without=later if place.startswith("distill") else ("experts", *later))
+    (workdir / "report.json").unlink()
     with runs.ended(program.start(workdir)) as process:
         assert runs.wait_until(lambda: any(workdir.glob(place)), process)
         process.send_signal(sent)
