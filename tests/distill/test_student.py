@@ -199,8 +199,15 @@ def errors(actual, expected):
     return dict(zip(ARGUMENTS, map(one, actual, expected), strict=True))
 
 
-@pytest.mark.parametrize("gradient", student.GRADIENTS)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(
+    ("name", "gradient"),
+    [
+        # The frozen backbone and finite differences of the whole network tell the same sooner.
+        pytest.param(name, gradient, marks=[pytest.mark.slow] * (name == "network"))
+        for name in PROBLEMS
+        for gradient in student.GRADIENTS
+    ],
+)
 def test_gradients_equal_their_definition(name, gradient):
     """Breaks on a wrong sign, factor, time index, or weight of padding in any argument."""
     problem, run = compiled(name, gradient)

@@ -77,9 +77,8 @@ def test_expert_pairs_are_divided_among_processes(program, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "killed", [pytest.param(0, marks=pytest.mark.slow), 1], ids=["first", "second"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1], ids=["first", "second"])
 def test_killing_one_ends_the_other_and_one_process_continues(program, finished, tmp_path, killed):
     workdir = tmp_path / "run"
     with contextlib.ExitStack() as stack:

@@ -92,6 +92,7 @@ def test_experts_on_stored_pixels_equal_those_on_network_input(finished, run, tm
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_stage_by_stage_equals_all_at_once(finished, run, tmp_path):
     for stage in runs.STAGES:
         run(tmp_path / "run", stage)
