@@ -1,6 +1,7 @@
-"""Memory and disk that a run is refused for: breaks when what is done already counts again."""
+"""What a run is refused for and tells first: breaks when what is done already counts again."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -125,3 +126,30 @@ def test_evaluation_starts_without_room(tmp_path, monkeypatch):
     config.runtime.compilation_cache = "off"
     with pytest.raises(UserError, match="is missing; run --stage=distill"):
         pipeline.run(config, str(tmp_path / "run"), "evaluate")
+
+
+@pytest.mark.parametrize(
+    ("student", "taught_by", "told"),
+    [
+        ("convnet", ("convnet",), None),
+        ("convnet_bn", ("convnet_bn",), None),
+        ("convnet", ("convnet", "convnet_bn"), r"student \(convnet\) and teacher \(convnet_bn\)"),
+        ("convnet_bn", ("convnet",), r"student \(convnet_bn\) and teacher \(convnet\)"),
+    ],
+)
+def test_other_norms_of_teacher_and_student_are_told(tmp_path, student, taught_by, told):
+    """Breaks when a better teacher that its students cannot follow goes without a word."""
+    network = nets.build(student, image_shape=(2, 2, 1), num_classes=3, width=2, depth=1)
+    sizes = {
+        "distill__method": "random",
+        "net__name": student,
+        "net__width": 2,
+        "net__depth": 1,
+        "teacher__nets": taught_by,
+    }
+    run = small_run.make_run(tmp_path, network, evaluation__blocks=("ii",), **sizes)
+    text = plan.describe(run, distill.make_method(run))
+    assert re.search(told, text) if told else "batch norms" not in text
+
+    without = small_run.make_run(tmp_path, network, evaluation__blocks=("i",), **sizes)
+    assert "batch norms" not in plan.describe(without, distill.make_method(without))
