@@ -1,5 +1,6 @@
 """Progress of a long loop: a bar on a terminal, now and then a line in a log file."""
 
+import collections
 import contextlib
 import sys
 import threading
@@ -12,6 +13,8 @@ import tqdm
 from ltdd_jax.runtime import processes
 
 _LINE_SECONDS = 10.0  # between lines where there is no terminal
+_LINES = 6  # that the rate looks back on: what was long ago, a suspended machine say, is forgotten
+_SMOOTHING = 0.1  # weight of the newest reading in the rate of a bar
 _COMPILING = "compiling …"
 _PATIENCE = 1.0  # seconds after which the first step says what it waits for
 
@@ -52,7 +55,7 @@ def progress(
         return
     with tqdm.tqdm(
         total=total, initial=initial, desc=desc, unit=unit, disable=not enabled, file=stream,
-        dynamic_ncols=True, smoothing=0,
+        dynamic_ncols=True, smoothing=_SMOOTHING,
     ) as bar:  # fmt: skip
         bar.set_postfix_str(_COMPILING)
         compiled = False
@@ -61,11 +64,12 @@ def progress(
             nonlocal compiled
             if values or not compiled:
                 bar.set_postfix_str(_show_values(values), refresh=False)
-            bar.update(num_units)
             if not compiled and enabled:  # what the compiler took does not count for the rate
-                compiled = True
                 bar.start_t = bar.last_print_t = time.time()
-                bar.initial = bar.n
+            bar.update(num_units)
+            if not compiled and enabled:
+                compiled = True
+                bar.initial = bar.last_print_n = bar.n
 
         yield advance
 
@@ -75,26 +79,30 @@ def _make_line_writer(
 ) -> tuple[Advance, threading.Timer]:
     start = last_line = time.monotonic()
     done, begin, shown = initial, initial, {}
+    marks = collections.deque([(start, begin)], maxlen=_LINES)  # (time, units done) of lines
     announce = threading.Timer(_PATIENCE, print, (f"{desc}: {_COMPILING}",), {"file": stream})
     announce.daemon = True
     if initial < total:
         announce.start()
 
     def advance(num_units: int = 1, **values: Any) -> None:
-        nonlocal done, last_line, start, begin
+        nonlocal done, last_line, begin
         now = time.monotonic()
         if begin == done == initial:  # the first call waited for the compiler
             announce.cancel()
             if now - start >= _PATIENCE:
                 text = f"{desc}: compiled, and the first {unit} done, in {now - start:.0f} s"
                 print(text, file=stream, flush=True)
-            start, begin = now, done + num_units
+            begin = done + num_units
+            marks[0] = now, begin
         done += num_units
         shown.update(values)
-        rate = (done - begin) / max(now - start, 1e-9)
         if now - last_line < _LINE_SECONDS and done < total:
             return
-        last_line = now
+        last_line, (since, before) = now, marks[0]
+        rate = (done - before) / max(now - since, 1e-9)
+        if done > begin:
+            marks.append((now, done))
         parts = [f"{done}/{total} {unit}"]
         if rate:
             left = tqdm.tqdm.format_interval((total - done) / rate)

@@ -62,6 +62,32 @@ def test_rate_leaves_out_the_first_call(clock):
     ]
 
 
+def test_rate_forgets_a_pause(clock):
+    """Breaks when a machine that slept shows a wrong rate for the rest of the run."""
+    stream = io.StringIO()
+    with progress(1000, desc="distill", unit="step", stream=stream) as advance:
+        for step in range(200):
+            clock[0] += 3600 if step == 50 else 1
+            advance()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) > 8
+    assert " 1.00 step/s, 13:29 left" in lines[-1]
+
+
+def test_terminal_forgets_a_pause(monkeypatch):
+    """Breaks when a bar averages since its start."""
+    now = [1000.0]
+    for holder in (module.time, module.tqdm.std):
+        monkeypatch.setattr(holder, "time", lambda: now[0])
+    stream = Terminal()
+    with progress(1000, desc="distill", stream=stream) as advance:
+        for step in range(150):
+            now[0] += 600 if step == 50 else 0.5
+            advance()
+    last = stream.getvalue().replace(" ", "").split("\r")[-2]  # the last one sums up
+    assert float(re.search(r"([\d.]+)step/s", last)[1]) == pytest.approx(2.0, abs=0.1)
+
+
 def test_a_first_step_that_takes_long_is_announced(monkeypatch):
     """Breaks when nothing is said while the compiler works, or it is said of a quick step too."""
     monkeypatch.setattr(module, "_PATIENCE", 0.02)
