@@ -18,6 +18,8 @@ _CORE_FLOPS = 12e9  # per second and core of a processor, measured at width 32
 _DEVICE_FLOPS = 4e12  # per second of an accelerator, float32
 _PASSES = 6  # GSAM's two gradients, in forward passes
 _TEACHER_BATCH = 64
+_TEACHER_PASSES = 1.2  # 3 of plain training, at 30e9 per second and core, measured at width 32
+_MIN_TEACHER_EPOCHS = 2
 _STEP_PASSES = 9  # a student's step and its adjoint
 
 
@@ -45,11 +47,11 @@ def choose_settings(
     method: str,
     experts: Sequence[str],
     num_phases: int,
-    asks_teachers: bool,
+    num_teachers: int,
     num_devices: int = 0,
     ipc: int = 0,
 ) -> list[Choice]:
-    """Chooses network, experts, distillation and evaluation for a budget.
+    """Chooses network, experts, teachers, distillation and evaluation for a budget.
 
     Args:
       budget: of `BUDGETS`.
@@ -59,8 +61,8 @@ def choose_settings(
       method: its name.
       experts: the kinds that the method or the labels ask, "representation" and "classifier".
       num_phases: those of an iteration, where the method matches trajectories.
-      asks_teachers: whether the method, the labels or the evaluation do; their settings are those
-        of `choose_teachers`. Where neither is asked the distillation has their time too.
+      num_teachers: networks that the method, the labels or the evaluation ask, teachers and
+        observers. Where neither these nor experts are asked the distillation has their time too.
       num_devices: accelerators; 0 computes on the processor.
       ipc: images per class; 0 chooses.
     """
@@ -72,38 +74,21 @@ def choose_settings(
     forward = _forward_flops(image_shape, values["net.width"], values["net.depth"], num_classes)
     total = {stage: share * seconds * speed / forward for stage, share in _SHARES.items()}
     rows = values["distill.ipc"] * num_classes
+    networks = total["experts"] / 2 if experts and num_teachers else total["experts"]
     if experts:
-        chosen += _choose_experts(total["experts"], budget, class_counts, experts)
+        chosen += _choose_experts(networks, budget, class_counts, experts)
+    if num_teachers:
+        is_idle = _WITHOUT_TRAJECTORIES.get(method) is _choose_nothing
+        work = networks + (total["distill"] if is_idle else 0)
+        chosen += _choose_teachers(work / num_teachers, budget, num_rows)
     if method in _WITHOUT_TRAJECTORIES:
         work = total["distill"]
-        if not (experts or asks_teachers):
+        if not (experts or num_teachers):
             work += total["experts"]
         chosen += _WITHOUT_TRAJECTORIES[method](work, class_counts, values["distill.ipc"])
     else:
         chosen += _choose_distillation(total["distill"], budget, rows, num_phases, chosen)
     return chosen + _choose_evaluation(total["evaluate"], budget, rows, num_rows)
-
-
-def choose_teachers(budget: str, num_rows: int) -> list[Choice]:
-    """Chooses how teachers and observers are trained, for runs that ask some.
-
-    Args:
-      budget: of `BUDGETS`.
-      num_rows: training images.
-    """
-    steps = {"quick": 1000, "standard": 4000, "thorough": 20000}[budget]
-    epochs = max(10, min(200, steps // max(1, num_rows // _TEACHER_BATCH)))
-    chosen = [Choice("observer.nets", ("convnet_bn",), "a ResNet takes too long")]
-    for kind in ("teacher", "observer"):
-        chosen += [
-            Choice(f"{kind}.num_epochs", epochs, f"about {steps} steps"),
-            Choice(f"{kind}.batch_size", _TEACHER_BATCH, "as published"),
-            Choice(
-                f"{kind}.recipe", "logit_adjusted", "half the cost of glmc, learns in few steps"
-            ),
-            Choice(f"{kind}.learning_rate", 0.05, "the steps are few"),
-        ]
-    return chosen
 
 
 def choose_side(sides: Sequence[int], budget: str) -> Choice:
@@ -158,6 +143,26 @@ def _choose_experts(work, budget, class_counts, kinds):
         Choice("experts.classifier.num_epochs", 5, "enough for the classifier alone"),
         Choice("experts.classifier.batch_size", batch, "at least four steps per epoch"),
     ]
+
+
+def _choose_teachers(work, budget, num_rows):
+    """`work` for each of them, in forward passes of one image."""
+    steps = {"quick": 1000, "standard": 4000, "thorough": 20000}[budget]
+    fits = int(work / (_TEACHER_PASSES * _TEACHER_BATCH))
+    reason = f"about {steps} steps" if steps <= fits else f"about {fits} steps fit the time"
+    epochs = min(steps, fits) // max(1, num_rows // _TEACHER_BATCH)
+    epochs = max(_MIN_TEACHER_EPOCHS, min(200, epochs))
+    chosen = [Choice("observer.nets", ("convnet_bn",), "a ResNet takes too long")]
+    for kind in ("teacher", "observer"):
+        chosen += [
+            Choice(f"{kind}.num_epochs", epochs, reason),
+            Choice(f"{kind}.batch_size", _TEACHER_BATCH, "as published"),
+            Choice(
+                f"{kind}.recipe", "logit_adjusted", "half the cost of glmc, learns in few steps"
+            ),
+            Choice(f"{kind}.learning_rate", 0.05, "the steps are few"),
+        ]
+    return chosen
 
 
 def _choose_distillation(work, budget, rows, num_phases, chosen):

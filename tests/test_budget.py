@@ -8,7 +8,7 @@ BOTH = ("representation", "classifier")
 
 
 def choose(name="quick", counts=(60, 30, 12), shape=(32, 32, 3), **more):
-    asked = {"method": "dam_ed", "experts": BOTH, "num_phases": 2, "asks_teachers": False} | more
+    asked = {"method": "dam_ed", "experts": BOTH, "num_phases": 2, "num_teachers": 0} | more
     chosen = budget.choose_settings(
         name, class_counts=counts, image_shape=shape, num_cores=2, **asked
     )
@@ -46,18 +46,46 @@ def test_more_time_gives_more():
     assert faster["trajectory.num_iterations"] > quick["trajectory.num_iterations"]
 
 
+STEPS = {"quick": 1000, "standard": 4000, "thorough": 20000}
+
+
+def choose_teachers(name, num_rows, shape=(32, 32, 3), **more):
+    """The valid settings of the teachers, and the steps that they are trained for."""
+    asked = {"method": "rldd", "experts": (), "num_teachers": 2} | more
+    settings = config.base_config()
+    config.use_preset(settings, asked["method"])
+    for field, value in choose(name, (num_rows - 1, 1), shape, **asked).items():
+        config.set_field(settings, field, value)
+    config.validate(settings)
+    assert settings.teacher.num_epochs == settings.observer.num_epochs
+    steps = max(1, num_rows // settings.teacher.batch_size) * settings.teacher.num_epochs
+    return settings.teacher, steps
+
+
 @pytest.mark.parametrize("name", budget.BUDGETS)
 @pytest.mark.parametrize("num_rows", [3, 500, 10**6])
 def test_teachers_are_trained_within_the_steps_of_a_budget(name, num_rows):
     """Breaks when a quick run trains for hours, or a setting is not one."""
-    settings = config.base_config()
-    for choice in budget.choose_teachers(name, num_rows):
-        config.set_field(settings, choice.field, choice.value)
-    config.validate(settings)
-    steps = settings.teacher.num_epochs * (num_rows // settings.teacher.batch_size)
-    if num_rows == 500:
-        assert steps <= {"quick": 1000, "standard": 4000, "thorough": 20000}[name]
-    assert 10 <= settings.teacher.num_epochs == settings.observer.num_epochs <= 200
+    teacher, steps = choose_teachers(name, num_rows)
+    assert 2 <= teacher.num_epochs <= 200
+    if num_rows < 10**6:
+        assert steps <= STEPS[name]
+
+
+def test_teachers_take_what_time_there_is():
+    """Breaks when a teacher of large pictures trains as many steps as one of small ones, or as if
+    it had the processor for itself.
+    """
+    _, most = choose_teachers("thorough", 20_000, (8, 8, 1))
+    assert 0.9 * STEPS["thorough"] <= most <= STEPS["thorough"]
+    _, large = choose_teachers("thorough", 20_000, (64, 64, 3))
+    assert large < most / 4
+    _, alone = choose_teachers("thorough", 20_000, (64, 64, 3), num_teachers=1)
+    assert alone == pytest.approx(2 * large, rel=0.1)
+    _, beside = choose_teachers("thorough", 20_000, (64, 64, 3), num_teachers=1, experts=BOTH)
+    assert beside == pytest.approx(large, rel=0.1)
+    _, crops = choose_teachers("thorough", 20_000, (64, 64, 3), num_teachers=1, method="rded")
+    assert crops > 1.5 * alone, "nothing is distilled, and its time is free"
 
 
 # Method -> what a quick run stays below, in iterations, networks or steps.
@@ -77,7 +105,7 @@ def test_methods_without_experts_fit_the_time_too(method):
     section, taught = presets.PRESETS[method].section, method in ("krr", "sre2l", "edc", "rldd")
     sizes = []
     for name in budget.BUDGETS:
-        asked = {"experts": (), "asks_teachers": taught}
+        asked = {"experts": (), "num_teachers": int(taught)}
         found = choose(name, counts=(300, 60, 20), method=method, **asked)
         assert not any(field.startswith(("experts.", "trajectory.")) for field in found)
         for field, value in found.items():
@@ -107,7 +135,7 @@ def test_experts_and_teachers_take_their_time_from_the_distillation(method):
         return choose(method=method, **asked)[field[method]]
 
     alone = count(experts=())
-    assert count(experts=(), asks_teachers=True) == count(experts=BOTH) < alone
+    assert count(experts=(), num_teachers=1) == count(experts=BOTH) < alone
 
 
 def test_images_per_class_follow_the_classes_or_the_user():

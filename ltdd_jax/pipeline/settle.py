@@ -65,6 +65,22 @@ def settle_config(config: ConfigDict, train: ImageSet, keep: frozenset[str]) -> 
     return result
 
 
+def count_teachers(config):
+    """Teachers and observers that the method, the labels or the evaluation ask."""
+    section = presets.PRESETS[config.distill.method].section
+    selects = section == "selection" and config.selection.rule != "random"
+    asks_teachers = (
+        config.labels.relabel in ("teacher", "views")
+        or "ii" in config.evaluation.blocks
+        or section == "crops"
+        or (section == "recovery" and config.recovery.initial_images == "crops")
+        or (section == "kernel" and config.kernel.teacher_weight > 0)
+        or (selects and config.selection.embedding == "teacher")
+    )
+    observers = 1 if section == "recovery" else 0
+    return observers + (len(config.teacher.nets) if asks_teachers else 0)
+
+
 def _choose_for_budget(config, train, keep):
     chosen = budgets.choose_settings(
         config.budget,
@@ -74,12 +90,10 @@ def _choose_for_budget(config, train, keep):
         method=config.distill.method,
         experts=_list_experts(config),
         num_phases=len(trajectory.list_phases(config.trajectory)),
-        asks_teachers=_asks_teachers(config),
+        num_teachers=count_teachers(config),
         num_devices=0 if backend.is_cpu() else len(backend.devices()),
         ipc=config.distill.ipc if "distill.ipc" in keep else 0,
     )
-    if _asks_teachers(config):
-        chosen += budgets.choose_teachers(config.budget, len(train.labels))
     # What makes the method what it is stays too, such as the one phase of MTT.
     fixed = keep | presets.PRESETS[config.distill.method].settings.keys()
     processes.say(f"a {config.budget} run; chosen settings:")
@@ -97,18 +111,6 @@ def _list_experts(config):
     families = {"trajectory": trajectory, "selection": selection}
     section = presets.PRESETS[config.distill.method].section
     return families[section].list_experts(config[section]) if section in families else ()
-
-
-def _asks_teachers(config):
-    """Whether the method, the labels or the evaluation ask teachers or observers."""
-    section = presets.PRESETS[config.distill.method].section
-    if config.labels.relabel in ("teacher", "views") or "ii" in config.evaluation.blocks:
-        return True
-    if section == "selection":
-        return config.selection.rule != "random" and config.selection.embedding == "teacher"
-    if section == "kernel":
-        return config.kernel.teacher_weight > 0
-    return section in ("crops", "recovery")
 
 
 def _choose_whitening(config, train):

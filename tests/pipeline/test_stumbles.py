@@ -73,6 +73,7 @@ def test_a_budget_settles_what_the_method_asks_and_nothing_else(capfd, name, mor
     said, section = "".join(capfd.readouterr()), presets.PRESETS[name].section
     assert ("  experts." in said) == bool(method.experts)
     assert ("  teacher." in said) == bool(method.teachers)
+    assert settle.count_teachers(config) == len(method.teachers)
     for other in families.BUILDERS:
         iterates = other == section and method.num_iterations > 0
         assert (f"  {other}." in said) == iterates, other
