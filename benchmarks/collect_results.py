@@ -34,6 +34,11 @@ _PHOTOS = ("cifar10", "cifar100", "tiny_imagenet", "imagenet")
 _SHARED = ("random_real", "random_real_soft", "full_real", "teacher")  # by the sets of a directory
 _BY_CLASS = ("random_real", "random_real_soft", "distilled", "initial", "teacher", "full_real")
 _METHODS = {"random_real": "random", "random_real_soft": "random", "full_real": "full"}
+_MEAN = "mean"
+_TELLS = {  # teacher -> whom it tells
+    "teacher": "one network, which labels for the students of this block",
+    f"teacher_{_MEAN}": "mean logits of the networks, which label for the students of this block",
+}
 _SECOND, _CURVE, _OTHER = "ii_", "iteration_", "@"  # in the names of rows in reports
 
 
@@ -110,7 +115,7 @@ def collect(
             continue
         number = _number(report, said, name, result, num_iterations)
         numbers.append(number)
-        if number.row in _BY_CLASS and not number.network:
+        if number.row in _BY_CLASS and not number.network and "per_class" in result:
             shared = {field: getattr(number, field) for field in
                       ("run", "row", "block", "study", "ipc", "iterations")}  # fmt: skip
             by_class += [
@@ -125,14 +130,33 @@ def collect(
 
 
 def _teachers(report):
-    """The teachers as rows, where students learned from them; each has its part of the bytes."""
+    """The teachers as rows, where students learned from them; each has its part of the bytes.
+
+    Of several there is also the mean of their logits, which is what the students were told.
+    """
     taught = [r for n, r in report["results"].items() if n.startswith(_SECOND)]
     teachers = {n: t for n, t in report.get("teachers", {}).items() if n.startswith("teacher")}
     if not taught:
         return {}
-    stored = {"": max(r["stored_bytes"]["teacher"] for r in taught) // max(len(teachers), 1)}
-    more = {"block": "ii", "labels": "H", "stored_bytes": stored, "rate": None}
-    return {name: {**teacher, **more} for name, teacher in teachers.items()}
+    more = {"block": "ii", "labels": "H", "rate": None}
+    stored = max(r["stored_bytes"]["teacher"] for r in taught)
+    if len(teachers) > 1:
+        told = taught[0]["teacher"]
+        epochs = max(teacher["num_epochs"] for teacher in teachers.values())
+        mean = {"std": 0.0, "per_seed": [told["mean"]], "num_epochs": epochs, **told}
+        rows = {f"teacher_{_MEAN}": {**mean, **more, "stored_bytes": {"": stored}}}
+    else:
+        rows = {}
+    share = {"": stored // max(len(teachers), 1)}
+    return rows | {n: {**teacher, **more, "stored_bytes": share} for n, teacher in teachers.items()}
+
+
+def _say_member(kind, count):
+    """What sets one of several teachers apart."""
+    member = kind.partition("_")[2]
+    if not member:
+        return ""
+    return f"mean of {count} networks" if member == _MEAN else f"network {member}"
 
 
 def _number(report, said, name, result, num_iterations):
@@ -153,8 +177,9 @@ def _number(report, said, name, result, num_iterations):
     seeds, note = len(result["per_seed"]), said.note
     variant = "" if is_shared and not (said.study and result["block"] == "ii") else said.variant
     if is_teacher:
-        variant = variant or kind.partition("_")[2]  # the number of one of several
-        note = note or "one network, which labels for the students of this block"
+        count = sum(name.startswith("teacher") for name in report["teachers"])
+        variant = ", ".join(filter(None, (variant, _say_member(kind, count))))
+        note = note or _TELLS.get(kind, "one of the networks that label for these students")
     return measured.Number(
         data=settings["data"]["source"],
         imbalance_factor=_find_factor(report),

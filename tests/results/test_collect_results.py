@@ -112,6 +112,32 @@ def test_block_ii_has_its_teacher_and_its_own_labels(tmp_path):
     assert "one network" in second[2]["note"] and second[2]["seeds"] == "1"
 
 
+def test_several_teachers_stand_beside_what_they_say_together(tmp_path):
+    """Breaks when one of them is taken for another, or their mean is not told."""
+    taught = {
+        "block": "ii",
+        "stored_bytes": {"images": 1000, "labels": 0, "teacher": 600},
+        "teacher": {"mean": 95.0, "balanced": 94.0, "nets": 2, "few": 80.0},
+    }
+    report = make_report(
+        ii_distilled=make_result(90.0, **taught | {"labels": "ST"}),
+        ii_random_real=make_result(86.0, **taught | {"labels": "ST"}),
+    )
+    report["teachers"] = {
+        f"teacher_{i}": make_result(mean, per_seed=[mean], num_epochs=60)
+        for i, mean in ((1, 93.0), (2, 92.0))
+    }
+    write_run(tmp_path / "run", report)
+    assert collect(tmp_path, "--study=x", "--variant=two teachers") == 0
+    found = {row["variant"]: row for row in read(tmp_path) if row["row"] == "teacher"}
+    together = found["two teachers, mean of 2 networks"]
+    assert (together["mean"], together["few"], together["stored_bytes"]) == ("95", "80", "600")
+    assert together["seeds"] == "1" and "mean logits" in together["note"]
+    for i, mean in ((1, "93"), (2, "92")):
+        one = found[f"two teachers, network {i}"]
+        assert (one["mean"], one["stored_bytes"]) == (mean, "300")
+
+
 def test_labels_of_stored_views_say_how_many(tmp_path):
     config = make_config()
     config["labels"] |= {"relabel": "views", "views": 50}
