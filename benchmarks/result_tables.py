@@ -144,7 +144,7 @@ def table(
 
 
 def _choose_lines(rows):
-    """In order; a teacher that several variants share stands there once."""
+    """In order; a teacher that several variants share stands there once, by what they share."""
     lines = sorted((row for row in rows if row.row in (*say.TITLES, "distilled")), key=_rank)
     alike: dict[tuple, list[Number]] = {}
     for row in lines:
@@ -152,9 +152,15 @@ def _choose_lines(rows):
         key = (row.row, row.mean, row.std, row.epochs) if whole else row.place
         alike.setdefault(key, []).append(row)
     return [
-        found[0] if len(found) == 1 else dataclasses.replace(found[0], variant="")
+        dataclasses.replace(found[0], variant=_shared_words([row.variant for row in found]))
         for found in alike.values()
     ]
+
+
+def _shared_words(variants):
+    """'two, network 2' of 'two, 200 epochs, network 2' and 'two, 600 epochs, network 2'."""
+    several = [variant.split(", ") for variant in variants]
+    return ", ".join(word for word in several[0] if all(word in words for words in several))
 
 
 def _rank(row):

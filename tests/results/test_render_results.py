@@ -200,6 +200,18 @@ def test_a_teacher_of_several_variants_stands_there_once():
     assert [row[0] for row in table[1:]] == [title, f"{title}, c"]
 
 
+def test_a_teacher_of_several_variants_is_called_what_they_share():
+    """Breaks when two teachers of one study cannot be told apart."""
+    variants = [f"two, {epochs} epochs, network {i}" for epochs in (2, 6) for i in (1, 2)]
+    teachers = [
+        make_number(60.0 + i % 2, "teacher", study="x", block="ii", variant=variant)
+        for i, variant in enumerate(variants)
+    ]
+    table = render("study study=x block=ii", teachers)
+    title = "teacher: the whole training set, two, network"
+    assert [row[0] for row in table[1:]] == [f"{title} 1", f"{title} 2"]
+
+
 def test_a_curve_goes_from_the_start_to_the_set():
     numbers = [*SETS, make_number(43.0, "iteration", run="dir/dm", study="curve", iterations=50)]
     (header, row) = render("curve block=i", numbers)
