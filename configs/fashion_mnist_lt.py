@@ -12,8 +12,9 @@ al., CVPR 2025, arXiv 2408.14506, when left out); `exact` for the exact gradient
 paper's two-pass one.
 
 The paper has no Fashion-MNIST, so there is no published accuracy and every setting is our choice:
-those of the authors for CIFAR-10-LT of the same factor 100 and number of images, with a mirrored
-garment still the same garment. Every method takes these numbers as far as it reads them.
+those of the authors for CIFAR-10-LT of factor 100 with 10 images per class, of which the last start
+epoch and the image rate follow the number of images; a mirrored garment is still the same garment.
+Every method takes these numbers as far as it reads them.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ Zhao et al., "Distilling Long-tailed Datasets", CVPR 2025, https://arxiv.org/abs
 FOLDER (or a tar or zip) has train/ and val/ with a folder of pictures per class; without a path the
 set is `imagenet2012` of TensorFlow Datasets in --config.data.data_dir. Pictures are resized to the
 exact square. Their pixels are decoded once into 16 GB in --config.data.cache, where batches are
-read.
+read (those of `official`, 2 GB, are kept in memory).
 
 After the colon, joined by commas: `ifFACTOR_ipcIMAGES` with factor 5 or 10, or
 `official_ipcIMAGES`, and 10 or 20 images per class (`if10_ipc10` when left out); the name of a

@@ -104,8 +104,9 @@ _DATA = {
     "whiten": Field(
         "auto",
         one_of("auto", "on", "off"),
-        "ZCA whitening fitted on the long-tailed training set (paper: on); auto is on up to 64 x "
-        "64 pixels and above that off, with normalize in its place.",
+        "ZCA whitening fitted on the long-tailed training set (paper: on); auto is on up to "
+        "12,288 values per image (64 x 64 pixels in colour) and above that off, with normalize "
+        "in its place.",
     ),
     "follow_links": Field(False, FREE, "Follow links to folders inside data.path."),
     "max_file_mb": Field(

@@ -13,7 +13,7 @@ hundred instead of three, their iterations thousands.
 Experts learn at twice the published rate, so that one epoch here is two of theirs: 30 epochs for
 60, start epochs below 10 for those below 20, one epoch from start to target for two. Students
 take a quarter of the published steps at four times the published first step size; that of methods
-that match all parameters without class weights is DATM's, 0.01.
+that match all parameters without class weights is DATM's, 0.01 (`neither` has that of `dam`).
 `dam_mean_one` and `dam_ed_mean_one` are `dam` and `dam_ed` with class weights of mean one, our
 variant, which was better on these data and worse on the digits (docs/results).
 `dam_classifier_labels` and `neither` have the start of `dam_ed`, the labels of classifier experts.
