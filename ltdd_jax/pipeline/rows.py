@@ -26,6 +26,7 @@ from ltdd_jax.types import Array
 # on disk what a program takes rows of. Block (ii): a Lesson with a leading axis E and the Teaching
 # that all networks share, of `evaluate.student`.
 Data = tuple[Any, Any]
+RANDOM = "random real images (same number)"
 _SURE = 1e-6  # what a hard label may give to the other classes
 _SAMPLE = 100  # images that tell whether a set is of 8-bit pixels, evenly spaced
 _STEP_SIZES = ("initial_step_size", "step_size")  # as families call it; the first is learned on
@@ -168,12 +169,15 @@ def name_regime(label_logits: Array, labels: np.ndarray) -> str:
     return "H" if (own > 1 - _SURE).all() else "S1"
 
 
-def draw_random(run: Run, kept: np.ndarray, ipc: int, count: int) -> np.ndarray:
-    """Rows int64 [count, K·ipc] of random training images, of those in `kept`, for each network."""
-    labels, num_classes = run.problem.train.labels, run.problem.num_classes
+def draw_random(run: Run, kept: np.ndarray, numbers: Sequence[int], count: int) -> np.ndarray:
+    """Rows int64 [count, S] of random training images, of those in `kept`, for each network.
+
+    S is the sum of `numbers`, one for each class.
+    """
+    labels = run.problem.train.labels
     root = prng.stream_key(run.config.seed, "baseline")
     keys = [jax.random.fold_in(root, seed) for seed in range(count)]
-    drawn = [baselines.draw_random_subset(key, labels[kept], num_classes, ipc) for key in keys]
+    drawn = [baselines.draw_random_subset(key, labels[kept], numbers) for key in keys]
     return kept[np.stack(drawn)]
 
 
@@ -252,7 +256,7 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
     """Random real images of the same number, and all of them."""
     settings, problem = run.config.evaluation, run.problem
     labels, num_classes = problem.train.labels, problem.num_classes
-    ipc, shown = describe_numbers(run, final)
+    numbers, shown = describe_numbers(run, final)
 
     def real(rows):
         return problem.train_images[rows], losses.hard_label_logits(labels[rows], num_classes)
@@ -269,39 +273,47 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
 
     everything = np.arange(len(labels))
     full_epochs = settings.full_num_epochs or settings.num_epochs
+    # Rates that were chosen with more images of the frequent classes than there are count no more.
+    is_tuned = len(settings.baseline_rates) > 1
     random_real = Row(
         name="random_real",
-        title=f"random real images ({shown})",
-        made_of=f"{problem.fingerprint} {ipc} per class",
-        num_rows=ipc * num_classes,
+        title=RANDOM,
+        made_of=f"{problem.fingerprint} {shown}",
+        num_rows=sum(numbers),
         num_epochs=settings.num_epochs,
-        load=lambda count: real(draw_random(run, everything, ipc, count)),
+        load=lambda count: real(draw_random(run, everything, numbers, count)),
         per_network=True,
-        load_kept=lambda kept, count: real(draw_random(run, kept, ipc, count)),
+        load_kept=lambda kept, count: real(draw_random(run, kept, numbers, count)),
         is_shared=True,
-        stored_bytes=stored(ipc * num_classes),
+        stored_bytes=stored(sum(numbers)),
     )
     full_real = Row(
         name="full_real",
         title=f"whole training set, {full_epochs + 1} epochs",
-        made_of=problem.fingerprint,
+        made_of=f"{problem.fingerprint}{' spread' if is_tuned else ''}",
         num_rows=len(labels),
         num_epochs=full_epochs,
         load=lambda count: all_real(everything),
         per_network=False,
-        load_kept=lambda kept, count: all_real(np.resize(kept, len(labels))),
+        load_kept=lambda kept, count: all_real(spread(kept, len(labels))),
         is_shared=True,
         stored_bytes=stored(len(labels)),
     )
     return [random_real, *_relabelled(run, random_real), full_real]
 
 
-def describe_numbers(run: Run, found: LabelledSet) -> tuple[int, str]:
-    """Images per class of random real ones beside a set, and in words."""
+def describe_numbers(run: Run, found: LabelledSet) -> tuple[list[int], str]:
+    """How many random real images of every class stand beside a set, and in words."""
     labels = found.labels[: found.num_kept]  # an expanded set repeats them
-    numbers = np.bincount(labels, minlength=run.problem.num_classes)
-    same = len(set(numbers)) == 1
-    return int(numbers.max()), "same number" if same else f"{numbers.max()} per class"
+    numbers = np.bincount(labels, minlength=run.problem.num_classes).tolist()
+    if len(set(numbers)) == 1:
+        return numbers, f"{numbers[0]} per class"
+    return numbers, f"{', '.join(map(str, numbers))} of the classes"
+
+
+def spread(rows: np.ndarray, length: int) -> np.ndarray:
+    """`rows` repeated to a length evenly: ordered by class, every class keeps its share."""
+    return rows[np.arange(length) * len(rows) // length]
 
 
 def _relabelled(run, random_real):

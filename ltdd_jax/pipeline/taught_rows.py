@@ -96,11 +96,11 @@ class _School:
     def make_random_row(self, found) -> Row:
         """Random real images of the same number, whose rate is that of all rows."""
         run = self.run
-        ipc, shown = rows_of.describe_numbers(run, found)
-        labels, num_classes = run.problem.train.labels, run.problem.num_classes
+        numbers, shown = rows_of.describe_numbers(run, found)
+        labels = run.problem.train.labels
 
         def load_kept(kept, count):
-            drawn = rows_of.draw_random(run, kept, ipc, count)
+            drawn = rows_of.draw_random(run, kept, numbers, count)
             sets = [(np.asarray(run.problem.train_images[rows]), labels[rows]) for rows in drawn]
             lessons = [
                 _make_lesson(self.run, self.teachers, *one, None, lane)
@@ -112,9 +112,9 @@ class _School:
 
         made = self._make(
             "random_real",
-            f"random real images ({shown})",
-            f"{run.problem.fingerprint} {ipc} per class",
-            ipc * num_classes,
+            rows_of.RANDOM,
+            f"{run.problem.fingerprint} {shown}",
+            sum(numbers),
             lambda count: load_kept(np.arange(len(labels)), count),
         )
         return dataclasses.replace(made, load_kept=load_kept, is_shared=True)

@@ -45,6 +45,18 @@ def test_rates_are_compared_on_networks_that_never_saw_the_held_out_images(task,
         assert whole.shape[-4] == row.num_rows
 
 
+def test_the_whole_set_is_judged_with_its_own_imbalance(task, finished):
+    """Breaks when the images that are left are repeated from the first class on."""
+    config, data = task
+    these = rows.make_rows(Run(config, data, Workspace(config, str(finished)), None))
+    kept, _ = long_tail.hold_out((config.seed, 1), data.train.labels, 0.3)
+    _, logits = next(row for row in these if row.name == "full_real").load_kept(kept, 1)
+    assert len(logits) == len(data.train.labels)
+    left = np.bincount(data.train.labels[kept]) / len(kept)
+    used = np.bincount(logits.argmax(axis=1)) / len(logits)
+    np.testing.assert_allclose(used, left, atol=1 / len(logits))
+
+
 def test_test_images_have_no_part_in_the_choice(copy, finished, run, monkeypatch):
     """With other test images and labels the same rates are chosen by the same scores."""
     workdir, load = copy(without=("evaluate",)), problem.load_problem

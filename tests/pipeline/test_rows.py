@@ -6,14 +6,15 @@ Nothing is trained: a stand-in for the networks answers as the rate says.
 import dataclasses
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ltdd_jax.data import disk_images, long_tail, normalize, request, streamed
 from ltdd_jax.distill.method import Teacher
-from ltdd_jax.pipeline import artefacts, evaluate, labels, rows, taught_rows, transfer
+from ltdd_jax.pipeline import artefacts, claims, evaluate, labels, rows, taught_rows, transfer
 from ltdd_jax.runtime import interrupt
-from ltdd_jax.types import UserError
+from ltdd_jax.types import SyntheticSet, UserError
 from tests.pipeline import fake_teachers, small_run
 
 # Row -> the set it is of (None: real images), the set whose step size is its rate (None: chosen),
@@ -140,6 +141,23 @@ def test_real_rows_of_a_set_on_disk_are_those_of_the_set(made, tmp_path):
             every = np.arange(len(expected[0]))
             for part, array in zip(load(on_disk[name]), expected, strict=True):
                 np.testing.assert_allclose(np.asarray(part[every]), array, atol=1e-6)
+
+
+def test_random_images_are_as_many_of_every_class_as_the_set_has(tmp_path):
+    """Breaks when a set of unequal classes is compared with as many of each as of its largest."""
+    run, numbers = small_run.make_run(tmp_path), [4, 2, 0]
+    labels = np.repeat(np.arange(3), numbers).astype(np.int32)
+    made = SyntheticSet(
+        images=jnp.zeros((6, 2, 2, 1)), label_logits=jnp.zeros((6, 3)), step_size=jnp.float32(0.01)
+    )
+    claims.claim_set(run.workspace, {})
+    for name in (artefacts.INITIAL, artefacts.FINAL):
+        artefacts.write_set(run, made, labels, name)
+    found = {row.name: row for row in rows.make_rows(run)}["random_real"]
+    images, logits = found.load(2)
+    assert found.num_rows == 6 and images.shape[:2] == (2, 6)
+    np.testing.assert_array_equal(logits.argmax(axis=2), [labels, labels])
+    assert "4, 2, 0" in found.made_of  # another row than that of two images of each class
 
 
 def test_further_rows_change_labels_or_pixels_and_nothing_else(tmp_path):
