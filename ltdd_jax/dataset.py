@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-import pathlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -114,22 +114,23 @@ def _expand(dataset):
     )
 
 
-def load_dataset(directory: str | pathlib.Path, set_name: str = "") -> DistilledDataset:
+def load_dataset(directory: str | os.PathLike[str], set_name: str = "") -> DistilledDataset:
     """Reads the distilled set of a working directory.
 
     Args:
-      directory: the `--workdir` of a run.
+      directory: the `--workdir` of a run, local or remote.
       set_name: its `--set`; "" is the set at the root.
 
     Raises:
-      UserError: there is no set, or it is damaged.
+      UserError: there is no set, it is damaged, or remote and cannot be read from here.
     """
     from ltdd_jax.data import normalize
+    from ltdd_jax.runtime import files
 
-    root = pathlib.Path(directory).expanduser()
+    root = files.resolve(os.fspath(directory))
     home = root / "sets" / set_name if set_name else root
     path = home / "synthetic" / _FILE
-    if not path.exists():
+    if not files.exists(path):
         raise UserError(f"{path} is missing: there is no distilled set; run the distillation first")
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:

@@ -62,7 +62,7 @@ ALLOWED = {
         *("experts", "teachers", "distill", "evaluate", "report"),
         *_STAGE,
     },
-    "dataset": {"data", *_LEAVES},
+    "dataset": {"data", "runtime", *_LEAVES},
     "export": {"data", "dataset", "errors"},
     "geometry": {"distill", "losses", "nets", "types"},
     "api": {"config", "dataset", "evaluate", "pipeline", "runtime", *_BASE},

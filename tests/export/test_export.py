@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from etils import epath
 
 import ltdd_jax
 from ltdd_jax import export
@@ -14,6 +15,7 @@ from ltdd_jax.data import normalize, views
 from ltdd_jax.errors import UserError
 from ltdd_jax.export import __main__ as command
 from ltdd_jax.export import png
+from ltdd_jax.runtime import files
 from tests.export import distilled
 
 
@@ -40,6 +42,14 @@ def write_run(dataset, root, name=""):
         class_names=np.array(dataset.class_names),
     )
     return root
+
+
+def test_a_set_in_an_object_store_is_looked_for_there(dataset, tmp_path, monkeypatch):
+    """Breaks when an address is taken for a local path, where nothing is."""
+    stored = epath.Path(write_run(dataset, tmp_path / "run"))
+    monkeypatch.setattr(files, "resolve", {"gs://bucket/run": stored}.__getitem__)
+    loaded = ltdd_jax.load_dataset("gs://bucket/run")
+    np.testing.assert_array_equal(loaded.images, dataset.images)
 
 
 def test_an_empty_folder_is_taken_a_full_one_refused(dataset, tmp_path):
