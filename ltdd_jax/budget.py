@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 BUDGETS = {"quick": 3.0, "standard": 30.0, "thorough": 240.0}  # minutes on the machine at hand
@@ -19,7 +19,7 @@ _DEVICE_FLOPS = 4e12  # per second of an accelerator, float32
 _PASSES = 6  # GSAM's two gradients, in forward passes
 _TEACHER_BATCH = 64
 _TEACHER_PASSES = 1.2  # 3 of plain training, at 30e9 per second and core, measured at width 32
-_MIN_TEACHER_EPOCHS = 2
+_MIN_TEACHER_EPOCHS, _MIN_STUDENT_EPOCHS = 2, 20
 _STEP_PASSES = 9  # a student's step and its adjoint
 
 
@@ -38,57 +38,82 @@ class Choice:
     reason: str
 
 
+class _Settings:
+    """Settings while they are chosen: the user's, then the chosen ones, then the config's."""
+
+    def __init__(self, current: Mapping[str, Any], fixed: Collection[str]):
+        self._current, self._fixed = current, fixed
+        self.chosen: list[Choice] = []
+
+    def add(self, choices: Iterable[Choice]) -> None:
+        """Takes the choices that are not the user's."""
+        self.chosen += [choice for choice in choices if choice.field not in self._fixed]
+
+    def is_fixed(self, field: str) -> bool:
+        """Whether a budget leaves the field as it is."""
+        return field in self._fixed
+
+    def __getitem__(self, field: str) -> Any:
+        found = (choice.value for choice in self.chosen if choice.field == field)
+        return next(found, self._current[field])
+
+
 def choose_settings(
     budget: str,
     *,
+    current: Mapping[str, Any],
+    fixed: Collection[str],
     class_counts: Sequence[int],
     image_shape: tuple[int, int, int],
     num_cores: int,
-    method: str,
     experts: Sequence[str],
     num_phases: int,
     num_teachers: int,
     num_devices: int = 0,
-    ipc: int = 0,
 ) -> list[Choice]:
     """Chooses network, experts, teachers, distillation and evaluation for a budget.
 
     Args:
       budget: of `BUDGETS`.
+      current: every dotted field of the config -> its value.
+      fixed: fields that stay as they are, and that the others are chosen to fit.
       class_counts: training images of each class.
       image_shape: (H, W, C) after resizing.
       num_cores: of the processor.
-      method: its name.
       experts: the kinds that the method or the labels ask, "representation" and "classifier".
       num_phases: those of an iteration, where the method matches trajectories.
       num_teachers: networks that the method, the labels or the evaluation ask, teachers and
         observers. Where neither these nor experts are asked the distillation has their time too.
       num_devices: accelerators; 0 computes on the processor.
-      ipc: images per class; 0 chooses.
     """
     minutes, num_rows, num_classes = BUDGETS[budget], sum(class_counts), len(class_counts)
     seconds = 60 * minutes - min(_COMPILATION * 60 * BUDGETS["quick"], 20 * minutes)
     speed = num_devices * _DEVICE_FLOPS or num_cores * _CORE_FLOPS
-    chosen = [*_choose_network(budget, image_shape), *_choose_data(class_counts, ipc)]
-    values = {choice.field: choice.value for choice in chosen}
-    forward = _forward_flops(image_shape, values["net.width"], values["net.depth"], num_classes)
+    settings, method = _Settings(current, fixed), current["distill.method"]
+    settings.add([*_choose_network(budget, image_shape), *_choose_data(class_counts)])
+    forward = _forward_flops(image_shape, settings["net.width"], settings["net.depth"], num_classes)
     total = {stage: share * seconds * speed / forward for stage, share in _SHARES.items()}
-    rows = values["distill.ipc"] * num_classes
+    ipc = settings["distill.ipc"]
     networks = total["experts"] / 2 if experts and num_teachers else total["experts"]
     if experts:
-        chosen += _choose_experts(networks, budget, class_counts, experts)
+        settings.add(_choose_experts(networks, budget, class_counts, experts, settings))
     if num_teachers:
         is_idle = _WITHOUT_TRAJECTORIES.get(method) is _choose_nothing
         work = networks + (total["distill"] if is_idle else 0)
-        chosen += _choose_teachers(work / num_teachers, budget, num_rows)
+        settings.add(_choose_teachers(work / num_teachers, budget, num_rows))
     if method in _WITHOUT_TRAJECTORIES:
         work = total["distill"]
         if not (experts or num_teachers):
             work += total["experts"]
-        chosen += _WITHOUT_TRAJECTORIES[method](work, class_counts, values["distill.ipc"])
+        settings.add(_WITHOUT_TRAJECTORIES[method](work, class_counts, ipc))
     else:
-        chosen += _choose_distillation(total["distill"], budget, rows, num_phases, chosen)
-    return chosen + _choose_evaluation(total["evaluate"], budget, rows, num_rows)
+        work, rows = total["distill"], ipc * num_classes
+        settings.add(_choose_distillation(work, budget, rows, num_phases, settings))
+    blocks, work = settings["evaluation.blocks"], total["evaluate"]
+    settings.add(
+        _choose_evaluation(work, budget, ipc * num_classes, num_rows, blocks, num_teachers)
+    )
+    return settings.chosen
 
 
 def choose_side(sides: Sequence[int], budget: str) -> Choice:
@@ -110,25 +135,26 @@ def _choose_network(budget, image_shape):
     ]
 
 
-def _choose_data(class_counts, ipc):
-    if not ipc:
-        ipc = max(1, min(10, int(statistics.median(class_counts)) // 5))
-    reason = "a fifth of the median class, at most 10"
-    return [
-        Choice("distill.ipc", ipc, reason),
-    ]
+def _choose_data(class_counts):
+    ipc = max(1, min(10, int(statistics.median(class_counts)) // 5))
+    return [Choice("distill.ipc", ipc, "a fifth of the median class, at most 10")]
 
 
-def _choose_experts(work, budget, class_counts, kinds):
+def _choose_experts(work, budget, class_counts, kinds, settings):
     """`work` in forward passes of one image."""
     num_rows = sum(class_counts)
     balanced = 5 * len(class_counts) * max(class_counts) if "classifier" in kinds else 0
     least, most = (2, 4) if budget == "quick" else (4, 20)
     epochs = {"quick": 20, "standard": 30, "thorough": 50}[budget]
+    if settings.is_fixed("experts.representation.num_epochs"):
+        epochs = settings["experts.representation.num_epochs"]
     of_one = _PASSES * epochs * num_rows + balanced
     experts = max(least, min(most, int(work / of_one)))
     fits = int((work / experts - balanced) / (_PASSES * num_rows))
-    epochs = max(6, min(epochs, fits))
+    needed = 6
+    if settings.is_fixed("trajectory.representation.max_start_epoch"):
+        needed = max(needed, _last_target("representation", settings))
+    epochs = max(needed, min(epochs, fits))
     batch = max(1, min(256, num_rows // 4))
     reason = f"fit {_SHARES['experts']:.0%} of the time"
     chosen = [
@@ -138,11 +164,18 @@ def _choose_experts(work, budget, class_counts, kinds):
     ]
     if "classifier" not in kinds:
         return chosen
+    least = max(5, _last_target("classifier", settings))
     return [
         *chosen,
-        Choice("experts.classifier.num_epochs", 5, "enough for the classifier alone"),
+        Choice("experts.classifier.num_epochs", least, "enough for the classifier alone"),
         Choice("experts.classifier.batch_size", batch, "at least four steps per epoch"),
     ]
+
+
+def _last_target(phase, settings):
+    """Epochs that experts need for the start epochs of a phase, whose maximum is excluded."""
+    last = settings[f"trajectory.{phase}.max_start_epoch"] - 1
+    return last + settings["trajectory.expert_epochs"]
 
 
 def _choose_teachers(work, budget, num_rows):
@@ -165,27 +198,44 @@ def _choose_teachers(work, budget, num_rows):
     return chosen
 
 
-def _choose_distillation(work, budget, rows, num_phases, chosen):
-    epochs = next(c.value for c in chosen if c.field == "experts.representation.num_epochs")
+def _choose_distillation(work, budget, rows, num_phases, settings):
     steps = {"quick": 20, "standard": 30, "thorough": 50}[budget]
     of_one = num_phases * steps * min(rows, 500) * _STEP_PASSES
     iterations = max(30, min(5000, int(work / of_one)))
-    last = max(1, min(20, epochs - 2))
     reason = f"fit {_SHARES['distill']:.0%} of the time"
     chosen = [
         Choice("trajectory.num_iterations", iterations, reason),
         Choice("trajectory.representation.student_steps", steps, f"usual for a {budget} run"),
-        Choice("trajectory.representation.max_start_epoch", last, "the experts' first epochs"),
-        Choice("trajectory.representation.current_start_epoch", last, "the whole range at once"),
+        *_choose_starts("representation", 20, settings),
         Choice("trajectory.gradient", "exact", "the true gradient, at the same cost"),
         Choice("trajectory.image_lr", 10.0, "worked on small pictures"),
     ]
     if num_phases == 1:
         return chosen
+    most, starts = settings["trajectory.classifier.max_start_epoch"], []
+    if _last_target("classifier", settings) > settings["experts.classifier.num_epochs"]:
+        starts = _choose_starts("classifier", most, settings)
     return [
         *chosen,
         Choice("trajectory.classifier.student_steps", steps, f"usual for a {budget} run"),
+        *starts,
         Choice("trajectory.classifier.loss_weight", 1.0, "worked on small pictures"),
+    ]
+
+
+def _choose_starts(phase, most, settings):
+    """The first epochs of the experts, as many as leave a target after them."""
+    section = f"trajectory.{phase}"
+    epochs = settings[f"experts.{phase}.num_epochs"] - settings["trajectory.expert_epochs"]
+    last = max(1, min(most, epochs))
+    if settings.is_fixed(f"{section}.min_start_epoch"):
+        last = max(last, settings[f"{section}.min_start_epoch"] + 1)
+    if settings.is_fixed(f"{section}.max_start_epoch"):
+        last = settings[f"{section}.max_start_epoch"]
+    return [
+        Choice(f"{section}.min_start_epoch", 0, "the experts' first epochs"),
+        Choice(f"{section}.max_start_epoch", last, "the experts' first epochs"),
+        Choice(f"{section}.current_start_epoch", last, "the whole range at once"),
     ]
 
 
@@ -276,16 +326,23 @@ _WITHOUT_TRAJECTORIES: dict[str, Callable[..., list[Choice]]] = {
 }
 
 
-def _choose_evaluation(work, budget, rows, num_rows):
-    epochs = {"quick": 200, "standard": 500, "thorough": 1000}[budget]
-    seeds, small = 5, 3 * 5 * 8  # eight trainings on small sets, rates included
-    epochs = max(50, min(epochs, int(0.6 * work / (small * rows))))
-    full = max(5, min(epochs, int(0.4 * work / (2 * 3 * seeds * num_rows))))
-    reason = f"fit {_SHARES['evaluate']:.0%} of the time"
-    return [
-        Choice("evaluation.num_epochs", epochs, reason),
-        Choice("evaluation.full_num_epochs", full, reason),
-    ]
+def _choose_evaluation(work, budget, rows, num_rows, blocks, num_teachers):
+    epochs, seeds = {"quick": 200, "standard": 500, "thorough": 1000}[budget], 5
+    work, reason = work / len(blocks), f"fit {_SHARES['evaluate']:.0%} of the time"
+    chosen = []
+    if "i" in blocks:
+        small = 3 * seeds * 8  # eight trainings on small sets, rates included
+        own = max(50, min(epochs, int(0.6 * work / (small * rows))))
+        full = max(5, min(own, int(0.4 * work / (2 * 3 * seeds * num_rows))))
+        chosen += [
+            Choice("evaluation.num_epochs", own, reason),
+            Choice("evaluation.full_num_epochs", full, reason),
+        ]
+    if "ii" in blocks:  # three sets, and the teachers are asked about every view
+        one = 3 * seeds * rows * _TEACHER_PASSES * (3 + num_teachers) / 3
+        taught = max(_MIN_STUDENT_EPOCHS, min(epochs, int(work / one)))
+        chosen.append(Choice("student.num_epochs", taught, reason))
+    return chosen
 
 
 def _forward_flops(image_shape, width, depth, num_classes):

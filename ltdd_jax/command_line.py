@@ -115,7 +115,7 @@ def check_data(settings: ConfigDict) -> None:
     Raises:
       UserError: one sentence with the remedy.
     """
-    config.validate(settings)
+    config.validate(settings, settled=False)
     sources.check_source(settings.data.source, **config.locate_data(settings))
 
 

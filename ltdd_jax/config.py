@@ -80,13 +80,17 @@ def locate_data(config: ConfigDict) -> dict[str, Any]:
     return {name: config.data[name] for name in names}
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: ConfigDict, *, settled: bool = True) -> None:
     """Checks every field and the combinations of fields that need no data.
+
+    Args:
+      config: a whole config.
+      settled: False where a budget has not chosen its part of it yet.
 
     Raises:
       UserError: one sentence with the field, its value, what is allowed and a value that is.
     """
-    validation.check_fields(flatten(config.to_dict()))
+    validation.check_fields(flatten(config.to_dict()), settled=settled)
 
 
 def identity(config: ConfigDict, sections: Iterable[str]) -> dict[str, Any]:

@@ -18,11 +18,13 @@ _TYPE_NAMES = {
 }
 
 
-def check_fields(values: Mapping[str, Any]) -> None:
+def check_fields(values: Mapping[str, Any], *, settled: bool = True) -> None:
     """Checks names, types, ranges and combinations.
 
     Args:
       values: dotted field name -> value.
+      settled: False where a budget has still to choose the epochs of experts and what they are
+        matched at, so that these need not fit each other yet.
 
     Raises:
       UserError: at the first field that is not as it should be.
@@ -40,6 +42,9 @@ def check_fields(values: Mapping[str, Any]) -> None:
     section = presets.PRESETS[values["distill.method"]].section
     if section in CHECKS:
         CHECKS[section](values)
+    if section == "trajectory" and (settled or not values["budget"]):
+        for phase in _list_phases(values):
+            _check_phase(values, phase)
 
 
 def describe_wrong_type(path: str, value: Any, default: Any) -> str:
@@ -129,15 +134,17 @@ def _check_evaluation(values: Mapping[str, Any]) -> None:
             )
 
 
+def _list_phases(values):
+    return [p for p in ("representation", "classifier") if values[f"trajectory.{p}.loss_weight"]]
+
+
 def _check_trajectory(values: Mapping[str, Any]) -> None:
-    phases = [p for p in ("representation", "classifier") if values[f"trajectory.{p}.loss_weight"]]
+    phases = _list_phases(values)
     if not phases:
         raise UserError(
             "--config.trajectory.representation.loss_weight and --config.trajectory.classifier."
             "loss_weight are both 0, so that nothing is matched: set at least one above 0"
         )
-    for phase in phases:
-        _check_phase(values, phase)
     if values["trajectory.classifier.matched"] != "classifier":
         raise UserError(
             f"--config.trajectory.classifier.matched={values['trajectory.classifier.matched']} is "

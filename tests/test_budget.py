@@ -2,16 +2,24 @@
 
 import pytest
 
-from ltdd_jax import budget, config, fields, presets
+from ltdd_jax import budget, config, fields, presets, records
 
 BOTH = ("representation", "classifier")
 
 
-def choose(name="quick", counts=(60, 30, 12), shape=(32, 32, 3), **more):
-    asked = {"method": "dam_ed", "experts": BOTH, "num_phases": 2, "num_teachers": 0} | more
+def choose(
+    name="quick", counts=(60, 30, 12), shape=(32, 32, 3), method="dam_ed", given=None, **more
+):
+    """What a budget chooses beside what is given; dotted field -> value."""
+    asked = {"experts": BOTH, "num_phases": 2, "num_teachers": 0} | more
+    current, given = config.base_config(), given or {}
+    config.use_preset(current, method)
+    for field, value in given.items():
+        config.set_field(current, field, value)
     chosen = budget.choose_settings(
-        name, class_counts=counts, image_shape=shape, num_cores=2, **asked
-    )
+        name, current=records.flatten(current.to_dict()), fixed=frozenset(given),
+        class_counts=counts, image_shape=shape, num_cores=2, **asked,
+    )  # fmt: skip
     assert len({choice.field for choice in chosen}) == len(chosen)
     assert all(choice.reason for choice in chosen)
     return {choice.field: choice.value for choice in chosen}
@@ -141,7 +149,55 @@ def test_experts_and_teachers_take_their_time_from_the_distillation(method):
 def test_images_per_class_follow_the_classes_or_the_user():
     assert choose(counts=(100, 50, 9))["distill.ipc"] == 10  # a fifth of 50
     assert choose(counts=(9, 5, 2))["distill.ipc"] == 1
-    assert choose(ipc=3)["distill.ipc"] == 3
+    fewer = choose(given={"distill.ipc": 3})
+    assert "distill.ipc" not in fewer
+    assert fewer["trajectory.num_iterations"] > choose()["trajectory.num_iterations"]
+
+
+@pytest.mark.parametrize("name", budget.BUDGETS)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"experts.representation.num_epochs": 10},
+        {"experts.representation.num_epochs": 3},
+        {"trajectory.expert_epochs": 5},
+        {"trajectory.representation.max_start_epoch": 25},
+        {"trajectory.representation.min_start_epoch": 3},
+        {"trajectory.classifier.max_start_epoch": 6},
+        {"experts.classifier.num_epochs": 3, "trajectory.classifier.max_start_epoch": 2},
+        {"net.width": 256, "net.depth": 2},
+    ],
+)
+def test_what_is_given_stays_and_the_rest_fits(name, given):
+    """Breaks when a setting of the user's makes a run impossible that a budget chooses for."""
+    found = choose(name, given=given)
+    assert not given.keys() & found.keys()
+    settings = config.base_config()
+    settings.budget = name
+    for field, value in {**found, **given}.items():
+        config.set_field(settings, field, value)
+    config.validate(settings)
+
+
+def test_a_larger_network_of_the_users_gets_fewer_iterations():
+    wide = choose("thorough", given={"net.width": 256})["trajectory.num_iterations"]
+    assert wide < choose("thorough")["trajectory.num_iterations"]
+
+
+@pytest.mark.parametrize("name", budget.BUDGETS)
+def test_students_of_a_teacher_fit_the_time_too(name):
+    """Breaks when block (ii) of a short run keeps its published length."""
+    asked = {"method": "rded", "experts": (), "num_teachers": 1}
+    alone, both = (
+        choose(name, (300, 200, 100), given={"evaluation.blocks": blocks}, **asked)
+        for blocks in (("ii",), ("i", "ii"))
+    )
+    assert "evaluation.num_epochs" not in alone
+    assert 20 <= both["student.num_epochs"] <= alone["student.num_epochs"] <= 1000
+    assert "student.num_epochs" not in choose(name, **asked)
+    larger = choose(name, (300, 200, 100), (64, 64, 3), given={"evaluation.blocks": ("ii",)},
+                    **asked)  # fmt: skip
+    assert larger["student.num_epochs"] < alone["student.num_epochs"]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def open_run(
 
 def _prepare(config, sets, keep, stop):
     """The config as the data settle it, and the images."""
-    configs.validate(config)
+    configs.validate(config, settled=False)
     _configure_jax(config)
     if sets is None:
         config = choose_size(config, keep)

@@ -5,7 +5,7 @@ import os
 import numpy as np
 from ml_collections import ConfigDict
 
-from ltdd_jax import backend, presets
+from ltdd_jax import backend, presets, records
 from ltdd_jax import budget as budgets
 from ltdd_jax import config as configs
 from ltdd_jax.data import folder, normalize
@@ -84,22 +84,19 @@ def count_teachers(config):
 def _choose_for_budget(config, train, keep):
     chosen = budgets.choose_settings(
         config.budget,
+        current=records.flatten(config.to_dict()),
+        # What makes the method what it is stays too, such as the one phase of MTT.
+        fixed=keep | presets.PRESETS[config.distill.method].settings.keys(),
         class_counts=[int(n) for n in train.class_counts()],
         image_shape=train.images.shape[1:],
         num_cores=len(os.sched_getaffinity(0)),
-        method=config.distill.method,
         experts=_list_experts(config),
         num_phases=len(trajectory.list_phases(config.trajectory)),
         num_teachers=count_teachers(config),
         num_devices=0 if backend.is_cpu() else len(backend.devices()),
-        ipc=config.distill.ipc if "distill.ipc" in keep else 0,
     )
-    # What makes the method what it is stays too, such as the one phase of MTT.
-    fixed = keep | presets.PRESETS[config.distill.method].settings.keys()
     processes.say(f"a {config.budget} run; chosen settings:")
     for choice in chosen:
-        if choice.field in fixed:
-            continue
         config.update_from_flattened_dict({choice.field: choice.value})
         processes.say(f"  {choice.field} = {choice.value} ({choice.reason})")
 

@@ -174,7 +174,7 @@ def _make_job(name, cell, home, overrides):
         configs.set_field(config, field, parse_value(field, text))
     if config.distill.method != cell.method:
         raise UserError(f"the config makes it {config.distill.method} and not {cell.method}")
-    configs.validate(config)
+    configs.validate(config, settled=False)
     return Job(name, cell, config, base, _name_directory(config))
 
 

@@ -1,6 +1,8 @@
 """What practitioners stumbled over. Breaks when a message misleads, or refuses what could run."""
 
 import errno
+import pathlib
+import runpy
 import types
 
 import flax.linen as nn
@@ -10,6 +12,7 @@ import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
+from ltdd_jax import budget as budgets
 from ltdd_jax import config as configs
 from ltdd_jax import families, fields, nets, pipeline, presets
 from ltdd_jax.data.sources import ImageSet
@@ -77,6 +80,31 @@ def test_a_budget_settles_what_the_method_asks_and_nothing_else(capfd, name, mor
     for other in families.BUILDERS:
         iterates = other == section and method.num_iterations > 0
         assert (f"  {other}." in said) == iterates, other
+
+
+@pytest.mark.parametrize("name", budgets.BUDGETS)
+def test_a_budget_fits_the_config_of_a_published_cell(capfd, name):
+    """Breaks when its start epochs, from 20 on, leave no experts that are so short."""
+    path = pathlib.Path(__file__).parents[2] / "configs" / "cifar100_lt.py"
+    settings = runpy.run_path(str(path))["get_config"]("if20_ipc10")
+    settings.budget = name
+    configs.validate(settings, settled=False)
+    found = settle.settle_config(settings, make_set(30, 6, 10), frozenset())
+    configs.validate(found)
+    assert found.trajectory.representation.min_start_epoch == 0
+    capfd.readouterr()
+
+
+def test_settings_that_a_budget_is_to_fit_are_not_refused_before():
+    """Breaks when the user's epochs are compared with defaults that nothing will use."""
+    settings = make_config(budget="quick", experts__representation__num_epochs=1)
+    settings.trajectory.representation.max_start_epoch = 20
+    configs.validate(settings, settled=False)
+    with pytest.raises(UserError, match="reaches beyond the experts"):
+        configs.validate(settings)
+    settings.budget = ""
+    with pytest.raises(UserError, match="reaches beyond the experts"):
+        configs.validate(settings, settled=False)
 
 
 def test_labels_of_experts_are_reckoned_with_by_a_budget(capfd):
