@@ -156,34 +156,41 @@ def _run_stages(run: Run, method: Method, stage: str, described: str) -> None:
     asked = needed_teachers(method)
     if stage in ("experts", "all"):
         with _timed(run, seconds, "experts"):
-            run_experts(run, method.experts)
-            look_at_experts(run, method.experts)
+            _mend(run, method, stage, lambda: _train_experts(run, method))
             run_teachers(run, asked)
             look_at_teachers(run, asked)
     if stage in ("distill", "all"):
         _stop_between_stages(run)
         with _timed(run, seconds, "distill"):
-            _distill(run, method, stage)
+            _mend(run, method, stage, lambda: _distill(run, method))
     if stage in ("evaluate", "all"):
         _stop_between_stages(run)
         with _timed(run, seconds, "evaluate"):
             processes.meet("evaluate")
-            results, confusion = run_evaluate(run)
+            results, confusion = _mend(run, method, stage, lambda: run_evaluate(run))
         live.show_results(run, results, method.num_iterations)
         looks = recall_experts(run, method.experts), recall_teachers(run, asked)
         write_report(run, method, results, confusion, *looks, seconds, described)
 
 
-def _distill(run, method, stage):
-    """Distils; trajectories found damaged on the way are trained again in a whole run."""
+def _train_experts(run, method):
+    run_experts(run, method.experts)
+    look_at_experts(run, method.experts)
+
+
+def _distill(run, method):
+    run_distill(run, method)
+    labels.run_relabel(run)
+
+
+def _mend(run, method, stage, work):
+    """What `work` returns; trajectories that it finds damaged are trained again, if any are."""
     while True:
         try:
-            run_distill(run, method)
-            labels.run_relabel(run)
-            return
+            return work()
         except DamagedSegmentError as error:
             repair(run, error)
-            if stage != "all":
+            if stage not in ("experts", "all"):
                 raise UserError(
                     f"{error}; it was moved aside, run --stage=experts (or all) with the same "
                     "settings to train it again"

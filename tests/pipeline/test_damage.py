@@ -6,7 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
+from etils import epath
 
+from ltdd_jax import pipeline
+from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.pipeline import claims
 from ltdd_jax.runtime import checkpoint, files
 from ltdd_jax.types import UserError
@@ -80,6 +83,40 @@ def test_snapshot_found_damaged_in_distillation_is_trained_again(copy, finished,
     output = capfd.readouterr().out
     assert "epochs_0000_0001.damaged-1" in output and "to be trained again" in output
     runs.assert_same(workdir, finished)
+
+
+def test_last_snapshot_found_damaged_when_it_is_looked_at_is_trained_again(
+    copy, finished, run, capfd
+):
+    """Breaks when the accuracy of experts, which is read again here, ends the run for good."""
+    workdir = copy()
+    damaged = segment(workdir, "classifier", -1)
+    cut(damaged)
+    shutil.rmtree(workdir / "accuracy")
+    run(workdir, "experts")
+    assert f"moved to {damaged.name}.damaged-1, to be trained again" in capfd.readouterr().out
+    runs.assert_same(workdir, finished)
+
+
+def test_damage_found_by_the_evaluation_is_mended_by_a_whole_run(copy, run, monkeypatch):
+    """Breaks when only a distillation can move a damaged segment aside."""
+    workdir, evaluate = copy(), pipeline.run_evaluate
+    damaged = segment(workdir, "classifier", -1)
+    found = []
+
+    def find_damage(this):
+        if not found:
+            found.append(damaged)
+            raise DamagedSegmentError(f"{damaged} was altered", epath.Path(damaged))
+        return evaluate(this)
+
+    monkeypatch.setattr(pipeline, "run_evaluate", find_damage)
+    with pytest.raises(UserError, match=r"moved aside, run --stage=experts"):
+        run(workdir, "evaluate")
+    assert damaged.with_name(f"{damaged.name}.damaged-1").exists()
+    found.clear()
+    run(workdir)
+    assert found and damaged.exists()
 
 
 def test_one_stage_alone_names_the_damage_and_the_remedy(copy, run):
