@@ -32,6 +32,9 @@ _LOCATIONS = (
     "data.cache",
     "experts.path",
 )
+# What may be read: the fingerprint says what was. They stand in identities with their defaults, as
+# those of older runs have them.
+_LIMITS = ("data.follow_links", "data.max_file_mb", "data.max_total_gb")
 _OF_JUDGES = ("data.judge", "data.judge_share")  # not of results on the test set, older than these
 
 
@@ -101,15 +104,18 @@ def identity(config: ConfigDict, sections: Iterable[str]) -> dict[str, Any]:
       sections: dotted names of sections or fields, such as "data" or "experts.representation".
 
     Returns:
-      A nested dict fit for JSON, without the fields that only say where files lie, and with those
-      on held-out judges only where there are some.
+      A nested dict fit for JSON, without the fields that only say where files lie, with those on
+      held-out judges only where there are some, and with the defaults of what limits reading.
     """
     sections = tuple(sections)
     result: dict[str, Any] = {}
+    limits = fields.flatten_fields()
     left_out = _LOCATIONS if config.data.judge == "held_out" else (*_LOCATIONS, *_OF_JUDGES)
     for path, value in flatten(config.to_dict()).items():
         if path in left_out or not any(f"{path}.".startswith(f"{name}.") for name in sections):
             continue
+        if path in _LIMITS:
+            value = limits[path].default
         *parents, leaf = path.split(".")
         section = result
         for parent in parents:

@@ -211,6 +211,14 @@ def test_identity_leaves_out_locations():
     )
 
 
+def test_identity_does_not_depend_on_what_may_be_read():
+    """Breaks when a raised limit makes a directory that of other data, which it is not."""
+    plain = settings.identity(settings.base_config(), ("data",))
+    limits = {"data__max_total_gb": 128, "data__max_file_mb": 200, "data__follow_links": True}
+    assert settings.identity(edit(**limits), ("data",)) == plain
+    assert plain["data"]["max_total_gb"] == 64  # as in the identities of runs before
+
+
 def test_identity_takes_dotted_sections_and_fits_json():
     config = edit(data__path="/d")
     part = settings.identity(config, ("seed", "data", "experts.representation"))
