@@ -12,6 +12,7 @@ from ltdd_jax.report.cards import Pictures
 from ltdd_jax.report.sections import Curve
 
 _ARXIV = re.compile(r"arXiv[: ](\d{4}\.\d{4,5})")
+_TIMED_IN = {"teachers": "experts", "baselines": "evaluate"}  # work -> the stage that it is part of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,17 +212,24 @@ def _cite(reference):
 
 def _draw_cost(report, material):
     seconds = dict(text.seconds_in_order(report))
-    stages = [*seconds, *(stage for stage in material.flops if stage not in seconds)]
+    stages = [*material.flops, *(stage for stage in seconds if stage not in material.flops)]
     rows = [
         [
             stage,
-            f"{seconds[stage]:,.0f}" if stage in seconds else "in evaluate",
+            _show_seconds(stage, seconds),
             f"{material.flops[stage] / 1e9:,.3g}" if stage in material.flops else "",
         ]
         for stage in stages
     ]
     caption = "Wall time over all sittings, compilation included, and estimated work of the layers"
     return [markup.table(["stage", "seconds", "GFLOP"], rows, caption=caption)] if rows else []
+
+
+def _show_seconds(stage, seconds):
+    if stage in seconds:
+        return f"{seconds[stage]:,.0f}"
+    timed_in = _TIMED_IN.get(stage)
+    return f"in {timed_in}" if timed_in in seconds else text.ABSENT
 
 
 def _draw_settings(report, material):

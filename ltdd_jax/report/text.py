@@ -15,7 +15,7 @@ COLUMNS = {
     "few": f"few (< {metrics.FEW_BELOW})",
 }
 _CURVE = "iteration_"
-_ABSENT = "–"  # noqa: RUF001
+ABSENT = "–"  # noqa: RUF001
 
 
 def make_report(
@@ -165,7 +165,7 @@ def format_mean(result: Mapping[str, Any]) -> str:
 
 def format_accuracy(value: float | None) -> str:
     """'80.6', or a dash for a group without classes."""
-    return _ABSENT if value is None else f"{value:.1f}"
+    return ABSENT if value is None else f"{value:.1f}"
 
 
 def _find_best(results):
@@ -265,7 +265,7 @@ def describe_origin(report: Mapping[str, Any]) -> str:
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds_in_order(report))
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items())
     return (
-        f"Time: {seconds or _ABSENT}. Config {report['config_hash'][:12]}, data "
+        f"Time: {seconds or ABSENT}. Config {report['config_hash'][:12]}, data "
         f"{report['data_fingerprint'][:12]}. {versions}."
     )
 

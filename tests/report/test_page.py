@@ -216,6 +216,27 @@ def test_program_of_the_page_names_the_directory_and_the_set():
     assert "sets/five/synthetic/synthetic.npz" in text
 
 
+@pytest.mark.parametrize(
+    ("timed", "shown"),
+    [
+        (
+            ("experts", "distill", "evaluate"),
+            {"teachers": "in experts", "baselines": "in evaluate"},
+        ),
+        (("distill", "evaluate"), {"experts": "–", "teachers": "–"}),  # noqa: RUF001
+        (("experts",), {"evaluate": "–", "baselines": "–"}),  # noqa: RUF001
+    ],
+)
+def test_stages_without_a_time_of_their_own_say_where_it_is(timed, shown):
+    """Breaks when a time is looked for in a stage that it is no part of, or that was not timed."""
+    flops = dict.fromkeys(("experts", "teachers", "distill", "evaluate", "baselines"), 1e9)
+    text = render(report={"seconds": dict.fromkeys(timed, 7.0)}, flops=flops)
+    cost = text[text.index('id="cost"') : text.index('id="settings"')]
+    found = dict(re.findall(r'<th scope="row">(\w+)</th><td>([^<]*)</td>', cost))
+    assert {stage: found[stage] for stage in shown} == shown
+    assert list(found) == list(flops) and all(found[stage] == "7" for stage in timed)
+
+
 def test_reference_becomes_a_link(text):
     assert '<a href="https://arxiv.org/abs/2408.14506">arXiv 2408.14506</a>' in text
 
