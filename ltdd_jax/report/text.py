@@ -243,12 +243,13 @@ def describe_settings(report: Mapping[str, Any]) -> str:
     """Method, data, network and seed in a sentence."""
     config, counts = report["config"], report["train_counts"]
     data, net, distill = config["data"], config["net"], config["distill"]
+    experts = f"{config['experts']['num_experts']} experts, " if report["experts"] else ""
     size = f", depth {net['depth']}, width {net['width']}" if net["name"] == "convnet" else ""
     return (
         f"Method {distill['method']}, {distill['ipc']} images per class from {sum(counts)} images "
         f"of {data['source']} with {min(counts)} to {max(counts)} per class (factor "
         f"{max(counts) / max(min(counts), 1):.3g}); {net['name']}{size}; "
-        f"{config['experts']['num_experts']} experts, seed {config['seed']}."
+        f"{experts}seed {config['seed']}."
     )
 
 
