@@ -66,7 +66,7 @@ def render_page(report: Mapping[str, Any], material: Material) -> str:
             "Distillation",
             sections.draw_distillation(report, material.distill_losses),
         ),
-        "use": ("How to use the files", _draw_use(report, material)),
+        "use": ("How to use the files", _draw_use(material)),
         "cost": ("Time and cost", _draw_cost(report, material)),
         "settings": ("Plan and settings", _draw_settings(report, material)),
     }
@@ -170,21 +170,7 @@ def _draw_ways(report):
     return [markup.table(blocks.WAYS, body, caption=caption)]
 
 
-def _draw_use(report, material):
-    name = f", set_name={material.set_name!r}" if material.set_name else ""
-    program = (
-        "import ltdd_jax\n\n"
-        f"distilled = ltdd_jax.load_dataset({material.workdir!r}{name})\n"
-        "distilled.images               # float32 [S, H, W, C], as a network is trained on them\n"
-        "distilled.label_probabilities  # float32 [S, K], soft labels\n"
-        "distilled.step_size            # the learning rate the set was made for\n"
-        "distilled.whiten(pixels)       # what test images (uint8 [N, H, W, C]) have to go through"
-    )
-    arrays = (
-        "import numpy as np\n\n"
-        'with np.load("synthetic/synthetic.npz") as arrays:\n'
-        '    images, label_logits = arrays["images"], arrays["label_logits"]'
-    )
+def _draw_use(material):
     home = f"sets/{material.set_name}/" if material.set_name else ""
     files = [
         [f"{home}synthetic/synthetic.npz", "the distilled set: images, pixels, label logits, "
@@ -196,11 +182,38 @@ def _draw_use(report, material):
     ]  # fmt: skip
     return [
         markup.paragraph("Networks learn from the distilled set in place of the training images."),
-        markup.code(program),
+        markup.code(_write_program(material)),
         markup.paragraph("Without this package, from the folder of this page:"),
-        markup.code(arrays),
+        markup.code(_write_reading(material)),
         markup.table(["file", "content"], files, caption=f"In {material.workdir}", css="settings"),
     ]
+
+
+def _write_program(material):
+    """The code that reads the set with this package."""
+    name = f", set_name={material.set_name!r}" if material.set_name else ""
+    load = f"distilled = ltdd_jax.load_dataset({material.workdir!r}{name})"
+    if material.pictures.partition > 1:
+        load += ".expand()  # every picture an image of its own"
+    return (
+        f"import ltdd_jax\n\n{load}\n"
+        "distilled.images               # float32 [S, H, W, C], as a network is trained on them\n"
+        "distilled.label_probabilities  # float32 [S, K], soft labels\n"
+        "distilled.step_size            # the learning rate the set was made for\n"
+        "distilled.whiten(pixels)       # what test images (uint8 [N, H, W, C]) have to go through"
+    )
+
+
+def _write_reading(material):
+    """The code that needs NumPy alone."""
+    factor = material.pictures.partition
+    several = f"  # each holds {factor} x {factor} pictures, which networks see enlarged"
+    return (
+        "import numpy as np\n\n"
+        'with np.load("synthetic/synthetic.npz") as arrays:\n'
+        f'    images = arrays["images"]{several if factor > 1 else ""}\n'
+        '    label_logits = arrays["label_logits"]'
+    )
 
 
 def _cite(reference):

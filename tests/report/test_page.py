@@ -1,5 +1,6 @@
 """Breaks when report.html is no whole page, needs the network, or shows what is not so."""
 
+import dataclasses
 import html.parser
 import re
 
@@ -235,6 +236,17 @@ def test_stages_without_a_time_of_their_own_say_where_it_is(timed, shown):
     found = dict(re.findall(r'<th scope="row">(\w+)</th><td>([^<]*)</td>', cost))
     assert {stage: found[stage] for stage in shown} == shown
     assert list(found) == list(flops) and all(found[stage] == "7" for stage in timed)
+
+
+@pytest.mark.parametrize("partition", [1, 2])
+def test_program_of_the_page_takes_images_apart_where_they_hold_several(partition):
+    """Breaks when it names images that hold several pictures as what a network is trained on."""
+    pictures = dataclasses.replace(made_up.make_pictures(), partition=partition)
+    found = render(pictures=pictures, workdir="runs/one")
+    use = found[found.index('id="use"') : found.index('id="cost"')]
+    several = partition > 1
+    assert ("load_dataset(&#x27;runs/one&#x27;).expand()" in use) == several
+    assert ("each holds 2 x 2 pictures" in use) == several
 
 
 def test_reference_becomes_a_link(text):
