@@ -29,6 +29,7 @@ class Material:
       flops: stage -> multiplications and additions, estimated.
       workdir: where the run lies.
       set_name: of the distilled set in it; "" is the one at the root.
+      labels_file: name of the file of labels that were made after the set; "" without one.
     """
 
     pictures: Pictures
@@ -40,6 +41,7 @@ class Material:
     flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
     workdir: str = ""
     set_name: str = ""
+    labels_file: str = ""
 
 
 def render_page(report: Mapping[str, Any], material: Material) -> str:
@@ -66,7 +68,7 @@ def render_page(report: Mapping[str, Any], material: Material) -> str:
             "Distillation",
             sections.draw_distillation(report, material.distill_losses),
         ),
-        "use": ("How to use the files", _draw_use(material)),
+        "use": ("How to use the files", _draw_use(report, material)),
         "cost": ("Time and cost", _draw_cost(report, material)),
         "settings": ("Plan and settings", _draw_settings(report, material)),
     }
@@ -170,11 +172,13 @@ def _draw_ways(report):
     return [markup.table(blocks.WAYS, body, caption=caption)]
 
 
-def _draw_use(material):
+def _draw_use(report, material):
     home = f"sets/{material.set_name}/" if material.set_name else ""
     files = [
         [f"{home}synthetic/synthetic.npz", "the distilled set: images, pixels, label logits, "
          "labels, step size, class names"],
+        *([[f"{home}synthetic/{material.labels_file}", "labels that were made for it later"]]
+          if material.labels_file else []),
         [f"{home}synthetic/grid.png", "its images, a row per class"],
         ["preprocessing.npz", "the whitening, fitted to the training images"],
         [f"{home}report.json", "every number of this page"],
@@ -184,7 +188,7 @@ def _draw_use(material):
         markup.paragraph("Networks learn from the distilled set in place of the training images."),
         markup.code(_write_program(material)),
         markup.paragraph("Without this package, from the folder of this page:"),
-        markup.code(_write_reading(material)),
+        markup.code(_write_reading(material, report["config"]["labels"]["relabel"])),
         markup.table(["file", "content"], files, caption=f"In {material.workdir}", css="settings"),
     ]
 
@@ -204,16 +208,24 @@ def _write_program(material):
     )
 
 
-def _write_reading(material):
-    """The code that needs NumPy alone."""
-    factor = material.pictures.partition
+def _write_reading(material, relabel):
+    """The code that needs NumPy alone, with the labels that were evaluated."""
+    factor, name = material.pictures.partition, material.labels_file
     several = f"  # each holds {factor} x {factor} pictures, which networks see enlarged"
-    return (
-        "import numpy as np\n\n"
-        'with np.load("synthetic/synthetic.npz") as arrays:\n'
-        f'    images = arrays["images"]{several if factor > 1 else ""}\n'
-        '    label_logits = arrays["label_logits"]'
-    )
+    lines = [
+        "import numpy as np\n",
+        'with np.load("synthetic/synthetic.npz") as arrays:',
+        f'    images = arrays["images"]{several if factor > 1 else ""}',
+    ]
+    logits = '    label_logits = arrays["label_logits"]'
+    if not name or relabel == "views":  # which leaves the images their own labels
+        lines.append(logits)
+    if name:
+        order = "  # of all first pictures, then of all second ones" if factor > 1 else ""
+        views = '    view_logits = arrays["views"]  # [V, S, K], of augmented views of the images'
+        lines.append(f'with np.load("synthetic/{name}") as arrays:')
+        lines.append(views if relabel == "views" else f"{logits}{order}")
+    return "\n".join(lines)
 
 
 def _cite(reference):

@@ -249,6 +249,21 @@ def test_program_of_the_page_takes_images_apart_where_they_hold_several(partitio
     assert ("each holds 2 x 2 pictures" in use) == several
 
 
+@pytest.mark.parametrize("relabel", ["none", "teacher", "views"])
+def test_code_without_this_package_reads_the_labels_that_were_evaluated(relabel):
+    """Breaks when labels of views are read as labels of images, or a file is named in vain."""
+    config = made_up.make_report()["config"]
+    config["labels"]["relabel"] = relabel
+    name = "" if relabel == "none" else "labels-0123abcd.npz"
+    found = html.unescape(render(report={"config": config}, labels_file=name))
+    code = found[found.index("import numpy") : found.index("In runs/made up")]
+    assert ("labels-0123abcd.npz" in code) == (relabel != "none")
+    first, _, second = code.partition('np.load("synthetic/labels-0123abcd.npz")')
+    assert ('arrays["label_logits"]' in first) == (relabel != "teacher")
+    assert ('arrays["label_logits"]' in second) == (relabel == "teacher")
+    assert ('arrays["views"]' in second) == (relabel == "views")
+
+
 def test_reference_becomes_a_link(text):
     assert '<a href="https://arxiv.org/abs/2408.14506">arXiv 2408.14506</a>' in text
 
