@@ -154,8 +154,8 @@ INSIDE = {
         "pipeline.workspace",
     },
     "pipeline.report": {
-        *("pipeline.artefacts", "pipeline.claims", "pipeline.experts", "pipeline.plan"),
-        *("pipeline.run", "pipeline.workspace"),
+        *("pipeline.artefacts", "pipeline.claims", "pipeline.experts", "pipeline.labels"),
+        *("pipeline.plan", "pipeline.run", "pipeline.workspace"),
     },
     "table.cells": set(),
     "table.order": set(),

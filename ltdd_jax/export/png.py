@@ -16,7 +16,7 @@ import csv
 import numpy as np{grey_import}
 from torchvision.datasets import ImageFolder
 
-folder = ImageFolder("images"{loader})
+folder = ImageFolder("images"{loader}{empty}
 pixels = np.stack([np.asarray(picture) for picture, _ in folder]){grey}
 labels = np.array(folder.targets)
 with open("labels.csv", newline="", encoding="utf-8") as file:
@@ -52,12 +52,17 @@ def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
 
 
 def explain_loading(dataset: DistilledDataset) -> str:
-    """Code that reads the folder; ImageFolder makes grey pictures RGB unless told otherwise."""
+    """Code that reads the folder.
+
+    Unless told otherwise, ImageFolder makes grey pictures RGB and refuses a class without any.
+    """
     is_grey = dataset.pixels.shape[3] == 1
+    has_all = len(np.unique(dataset.labels)) == dataset.num_classes
     return _LOAD.format(
         num_classes=dataset.num_classes,
         grey_import="\nfrom PIL import Image" if is_grey else "",
         loader=", loader=Image.open" if is_grey else "",
+        empty=")" if has_all else ", allow_empty=True)  # torchvision 0.18 or later",
         grey="[..., None]" if is_grey else "",
     )
 

@@ -72,7 +72,7 @@ def run_relabel(run: Run) -> None:
     """
     processes.meet("distilled")  # the first has written the set that all read
     found = artefacts.read_set(run, artefacts.FINAL)
-    path = _find(run, found)
+    path = find_file(run, found)
     if path is None:
         _point_to(run, None)
         return
@@ -92,7 +92,7 @@ def read_final(run: Run) -> tuple[LabelledSet, views.StoredViews | None]:
       UserError: the set or its labels are missing, damaged or of other data.
     """
     found = artefacts.read_set(run, artefacts.FINAL)
-    path = _find(run, found)
+    path = find_file(run, found)
     if path is None:
         return found, None
     if not path.exists():
@@ -107,6 +107,16 @@ def read_final(run: Run) -> tuple[LabelledSet, views.StoredViews | None]:
         return found, stored
     synthetic = dataclasses.replace(found.synthetic, label_logits=arrays["label_logits"])
     return dataclasses.replace(found, synthetic=synthetic), None
+
+
+def find_file(run: Run, found: LabelledSet) -> epath.Path | None:
+    """Where the labels of the set, as it is stored, lie; None for those that the method gave."""
+    settings = run.config.labels
+    if settings.relabel == "none" and settings.calibration == "none":
+        return None
+    made_of = identify_source(run) | {"set": found.checksum()}
+    name = f"labels-{configs.identity_hash(made_of)[:_HASH_DIGITS]}.npz"
+    return run.workspace.synthetic / name
 
 
 def make_labeller(run: Run) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -205,16 +215,6 @@ def _make_mean(run):
 def _prior(run):
     counts = np.asarray(run.problem.class_counts, np.float64)
     return counts / counts.sum()
-
-
-def _find(run, found) -> epath.Path | None:
-    """Where the labels of the set lie; None for those that the method gave."""
-    settings = run.config.labels
-    if settings.relabel == "none" and settings.calibration == "none":
-        return None
-    made_of = identify_source(run) | {"set": found.checksum()}
-    name = f"labels-{configs.identity_hash(made_of)[:_HASH_DIGITS]}.npz"
-    return run.workspace.synthetic / name
 
 
 def _point_to(run, path):

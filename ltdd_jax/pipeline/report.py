@@ -10,7 +10,7 @@ from ltdd_jax import config as configs
 from ltdd_jax import families
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import artefacts, claims, plan
+from ltdd_jax.pipeline import artefacts, claims, labels, plan
 from ltdd_jax.pipeline.experts import open_trajectories
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.workspace import versions
@@ -68,7 +68,7 @@ def write_report(
         return
     preset = PRESETS[made["config"]["distill"]["method"]]
     material = page.Material(
-        pictures=_read_pictures(run, preset.section == "selection"),
+        pictures=read_pictures(run, preset.section == "selection"),
         confusion=confusion,
         expert_losses=_read_expert_losses(run, experts),
         distill_losses=_read_distill_losses(run),
@@ -77,23 +77,42 @@ def write_report(
         flops=plan.count_flops(run, method),
         workdir=str(run.workspace.root),
         set_name=run.workspace.set_name,
+        labels_file=_name_labels(run),
     )
     files.write_text(run.workspace.report_page, page.render_page(made, material))
     processes.say(f"report to look at: {run.workspace.report_page}")
 
 
-def _read_pictures(run, is_selection):
-    """The final set and the images it started from; a selection is what it started from."""
+def read_pictures(run: Run, is_selection: bool) -> page.Pictures:
+    """The final set with the labels that were evaluated, and the images it started from.
+
+    Args:
+      run: whose set and labels are there.
+      is_selection: of real images, which are what the set started from.
+
+    Raises:
+      UserError: the set or its labels are missing, damaged or of other data.
+    """
     final = artefacts.read_set(run, artefacts.FINAL)
     pixels = artefacts.read_pixels(run, artefacts.FINAL)
-    initial = None if is_selection else artefacts.read_pixels(run, artefacts.INITIAL)
+    assert pixels is not None  # or the set could not have been read
+    evaluated, _ = labels.read_final(run)
+    shares = special.softmax(np.asarray(evaluated.synthetic.label_logits), axis=1)
+    # Labels that were made later are those of the pictures in the images, all first ones first.
+    shares = shares.reshape(-1, len(final.labels), shares.shape[1]).mean(axis=0)
     return page.Pictures(
         pixels=pixels,
         labels=final.labels,
-        probabilities=special.softmax(np.asarray(final.synthetic.label_logits), axis=1),
-        initial=initial,
+        probabilities=shares,
+        initial=None if is_selection else artefacts.read_pixels(run, artefacts.INITIAL),
         partition=final.partition,
     )
+
+
+def _name_labels(run):
+    """The file of the labels that were evaluated; "" where the method gave them."""
+    path = labels.find_file(run, artefacts.read_set(run, artefacts.FINAL))
+    return path.name if path else ""
 
 
 def _read_expert_losses(run, kinds):

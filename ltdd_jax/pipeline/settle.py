@@ -119,7 +119,7 @@ def _choose_whitening(config, train):
 
 
 def _warn_of_small_classes(config, train):
-    """Classes with fewer images than synthetic ones: pictures are then repeated at the start."""
+    """Classes with fewer images, or crops of them, than synthetic ones, which then repeat them."""
     section = presets.PRESETS[config.distill.method].section
     of_method = config[section]
     if section == "selection":
@@ -127,13 +127,16 @@ def _warn_of_small_classes(config, train):
             return
     elif of_method.get("initial_images") == "noise":
         return
-    counts, ipc = train.class_counts(), config.distill.ipc
+    counts, ipc, kind = train.class_counts(), config.distill.ipc, "training images"
+    if section == "crops" or of_method.get("initial_images") == "crops":
+        looked_at = np.minimum(counts, of_method.images_per_class or counts)
+        counts, kind = looked_at * of_method.crops_per_image, "crops"
     small = np.flatnonzero(counts < ipc)
     if not len(small):
         return
     shown = ", ".join(f"{train.class_names[k]} ({counts[k]})" for k in small[:_SHOWN])
     more = f" and {len(small) - _SHOWN} more" if len(small) > _SHOWN else ""
     processes.warn(
-        f"--config.distill.ipc={ipc} is more than the training images of {shown}{more}: the first "
-        "synthetic images of these classes are repeated"
+        f"--config.distill.ipc={ipc} is more than the {kind} of {shown}{more}: the first synthetic "
+        "images of these classes are repeated"
     )

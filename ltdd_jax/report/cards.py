@@ -26,7 +26,8 @@ class Pictures:
     Attributes:
       pixels: uint8 [S, H, W, C], C = 1 (grey) or 3 (RGB).
       labels: int [S] in [0, K), the class that each image stands for.
-      probabilities: float [S, K], soft labels; rows sum to 1.
+      probabilities: float [S, K], soft labels; rows sum to 1. For an image of several pictures,
+        the mean of theirs.
       initial: uint8 [S, H, W, C], the real images they started from; None where there are none,
         as for a selection of real images.
       partition: f, where each image holds f x f pictures.
@@ -74,7 +75,10 @@ def draw_cards(
     note = _note(shown, int(per_class.max(initial=0)), len(classes), len(order), encode)
     if pictures.partition > 1:
         f = pictures.partition
-        note += f" Each image holds {f} x {f} pictures; networks see them one by one, enlarged."
+        note += (
+            f" Each image holds {f} x {f} pictures; networks see them one by one, enlarged. The "
+            "label shown is the mean of theirs."
+        )
     return '<div class="classes">\n' + "</article>\n".join(
         cards
     ) + "</article>\n</div>", note.strip()

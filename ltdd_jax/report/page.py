@@ -12,6 +12,7 @@ from ltdd_jax.report.cards import Pictures
 from ltdd_jax.report.sections import Curve
 
 _ARXIV = re.compile(r"arXiv[: ](\d{4}\.\d{4,5})")
+_TIMED_IN = {"teachers": "experts", "baselines": "evaluate"}  # work -> the stage that it is part of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Material:
       flops: stage -> multiplications and additions, estimated.
       workdir: where the run lies.
       set_name: of the distilled set in it; "" is the one at the root.
+      labels_file: name of the file of labels that were made after the set; "" without one.
     """
 
     pictures: Pictures
@@ -39,6 +41,7 @@ class Material:
     flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
     workdir: str = ""
     set_name: str = ""
+    labels_file: str = ""
 
 
 def render_page(report: Mapping[str, Any], material: Material) -> str:
@@ -170,24 +173,12 @@ def _draw_ways(report):
 
 
 def _draw_use(report, material):
-    name = f", set_name={material.set_name!r}" if material.set_name else ""
-    program = (
-        "import ltdd_jax\n\n"
-        f"distilled = ltdd_jax.load_dataset({material.workdir!r}{name})\n"
-        "distilled.images               # float32 [S, H, W, C], as a network is trained on them\n"
-        "distilled.label_probabilities  # float32 [S, K], soft labels\n"
-        "distilled.step_size            # the learning rate the set was made for\n"
-        "distilled.whiten(pixels)       # what test images (uint8 [N, H, W, C]) have to go through"
-    )
-    arrays = (
-        "import numpy as np\n\n"
-        'with np.load("synthetic/synthetic.npz") as arrays:\n'
-        '    images, label_logits = arrays["images"], arrays["label_logits"]'
-    )
     home = f"sets/{material.set_name}/" if material.set_name else ""
     files = [
         [f"{home}synthetic/synthetic.npz", "the distilled set: images, pixels, label logits, "
          "labels, step size, class names"],
+        *([[f"{home}synthetic/{material.labels_file}", "labels that were made for it later"]]
+          if material.labels_file else []),
         [f"{home}synthetic/grid.png", "its images, a row per class"],
         ["preprocessing.npz", "the whitening, fitted to the training images"],
         [f"{home}report.json", "every number of this page"],
@@ -195,11 +186,46 @@ def _draw_use(report, material):
     ]  # fmt: skip
     return [
         markup.paragraph("Networks learn from the distilled set in place of the training images."),
-        markup.code(program),
+        markup.code(_write_program(material)),
         markup.paragraph("Without this package, from the folder of this page:"),
-        markup.code(arrays),
+        markup.code(_write_reading(material, report["config"]["labels"]["relabel"])),
         markup.table(["file", "content"], files, caption=f"In {material.workdir}", css="settings"),
     ]
+
+
+def _write_program(material):
+    """The code that reads the set with this package."""
+    name = f", set_name={material.set_name!r}" if material.set_name else ""
+    load = f"distilled = ltdd_jax.load_dataset({material.workdir!r}{name})"
+    if material.pictures.partition > 1:
+        load += ".expand()  # every picture an image of its own"
+    return (
+        f"import ltdd_jax\n\n{load}\n"
+        "distilled.images               # float32 [S, H, W, C], as a network is trained on them\n"
+        "distilled.label_probabilities  # float32 [S, K], soft labels\n"
+        "distilled.step_size            # the learning rate the set was made for\n"
+        "distilled.whiten(pixels)       # what test images (uint8 [N, H, W, C]) have to go through"
+    )
+
+
+def _write_reading(material, relabel):
+    """The code that needs NumPy alone, with the labels that were evaluated."""
+    factor, name = material.pictures.partition, material.labels_file
+    several = f"  # each holds {factor} x {factor} pictures, which networks see enlarged"
+    lines = [
+        "import numpy as np\n",
+        'with np.load("synthetic/synthetic.npz") as arrays:',
+        f'    images = arrays["images"]{several if factor > 1 else ""}',
+    ]
+    logits = '    label_logits = arrays["label_logits"]'
+    if not name or relabel == "views":  # which leaves the images their own labels
+        lines.append(logits)
+    if name:
+        order = "  # of all first pictures, then of all second ones" if factor > 1 else ""
+        views = '    view_logits = arrays["views"]  # [V, S, K], of augmented views of the images'
+        lines.append(f'with np.load("synthetic/{name}") as arrays:')
+        lines.append(views if relabel == "views" else f"{logits}{order}")
+    return "\n".join(lines)
 
 
 def _cite(reference):
@@ -211,17 +237,24 @@ def _cite(reference):
 
 def _draw_cost(report, material):
     seconds = dict(text.seconds_in_order(report))
-    stages = [*seconds, *(stage for stage in material.flops if stage not in seconds)]
+    stages = [*material.flops, *(stage for stage in seconds if stage not in material.flops)]
     rows = [
         [
             stage,
-            f"{seconds[stage]:,.0f}" if stage in seconds else "in evaluate",
+            _show_seconds(stage, seconds),
             f"{material.flops[stage] / 1e9:,.3g}" if stage in material.flops else "",
         ]
         for stage in stages
     ]
     caption = "Wall time over all sittings, compilation included, and estimated work of the layers"
     return [markup.table(["stage", "seconds", "GFLOP"], rows, caption=caption)] if rows else []
+
+
+def _show_seconds(stage, seconds):
+    if stage in seconds:
+        return f"{seconds[stage]:,.0f}"
+    timed_in = _TIMED_IN.get(stage)
+    return f"in {timed_in}" if timed_in in seconds else text.ABSENT
 
 
 def _draw_settings(report, material):

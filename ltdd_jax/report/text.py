@@ -15,7 +15,7 @@ COLUMNS = {
     "few": f"few (< {metrics.FEW_BELOW})",
 }
 _CURVE = "iteration_"
-_ABSENT = "–"  # noqa: RUF001
+ABSENT = "–"  # noqa: RUF001
 
 
 def make_report(
@@ -165,7 +165,7 @@ def format_mean(result: Mapping[str, Any]) -> str:
 
 def format_accuracy(value: float | None) -> str:
     """'80.6', or a dash for a group without classes."""
-    return _ABSENT if value is None else f"{value:.1f}"
+    return ABSENT if value is None else f"{value:.1f}"
 
 
 def _find_best(results):
@@ -243,12 +243,13 @@ def describe_settings(report: Mapping[str, Any]) -> str:
     """Method, data, network and seed in a sentence."""
     config, counts = report["config"], report["train_counts"]
     data, net, distill = config["data"], config["net"], config["distill"]
+    experts = f"{config['experts']['num_experts']} experts, " if report["experts"] else ""
     size = f", depth {net['depth']}, width {net['width']}" if net["name"] == "convnet" else ""
     return (
         f"Method {distill['method']}, {distill['ipc']} images per class from {sum(counts)} images "
         f"of {data['source']} with {min(counts)} to {max(counts)} per class (factor "
         f"{max(counts) / max(min(counts), 1):.3g}); {net['name']}{size}; "
-        f"{config['experts']['num_experts']} experts, seed {config['seed']}."
+        f"{experts}seed {config['seed']}."
     )
 
 
@@ -265,7 +266,7 @@ def describe_origin(report: Mapping[str, Any]) -> str:
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds_in_order(report))
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items())
     return (
-        f"Time: {seconds or _ABSENT}. Config {report['config_hash'][:12]}, data "
+        f"Time: {seconds or ABSENT}. Config {report['config_hash'][:12]}, data "
         f"{report['data_fingerprint'][:12]}. {versions}."
     )
 

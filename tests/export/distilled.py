@@ -12,7 +12,7 @@ import numpy as np
 from ltdd_jax.data import normalize
 from ltdd_jax.dataset import DistilledDataset
 
-CASES = ("colour", "grey", "plain")
+CASES = ("colour", "grey", "plain", "gap")
 
 
 def make_set(case: str) -> DistilledDataset:
@@ -21,12 +21,15 @@ def make_set(case: str) -> DistilledDataset:
     Args:
       case: "colour" has a whitening matrix and more classes than one digit counts; "grey" one
         channel, the whitening of few images, rows in no order and names that are no file names;
-        "plain" no whitening.
+        "plain" no whitening; "gap" grey pictures, and a class without any.
     """
     generator = np.random.default_rng(CASES.index(case))
-    num_rows, shape = {"colour": (90, (6, 5, 3)), "grey": (9, (7, 6, 1)), "plain": (9, (4, 4, 3))}[
-        case
-    ]
+    num_rows, shape = {
+        "colour": (90, (6, 5, 3)),
+        "grey": (9, (7, 6, 1)),
+        "plain": (9, (4, 4, 3)),
+        "gap": (9, (4, 4, 1)),
+    }[case]
     fitted = generator.integers(0, 256, (num_rows, *shape), np.uint8)
     channels = shape[2]
     pre = normalize.fit(
@@ -36,10 +39,13 @@ def make_set(case: str) -> DistilledDataset:
         "colour": [f"class {k}" for k in range(12)],
         "grey": ["zebra/horse", "Äpfel & Birnen, rot", "ant"],
         "plain": ["b", "a"],
+        "gap": ["many", "none", "some"],
     }[case]
     labels = np.repeat(np.arange(len(names)), 2).astype(np.int32)
     if case == "grey":
         labels = generator.permutation(labels)
+    if case == "gap":  # as a proportional selection leaves a rare class
+        labels = labels[labels != 1]
     pixels = generator.integers(0, 256, (len(labels), *shape), np.uint8)
     exact = normalize.apply(pre, pixels)
     return DistilledDataset(

@@ -5,8 +5,10 @@ Every export is read by the code of its own README.md, which does not use this p
 
 import io
 import json
+import pathlib
 import sys
 import tarfile
+import types
 
 import numpy as np
 import pytest
@@ -48,6 +50,34 @@ def test_consumer_reads_every_bit(format, case, tmp_path):
     dataset = distilled.make_set(case)
     folder = ltdd_jax.export_dataset(dataset, format, tmp_path / "out")
     distilled.assert_equal_set(distilled.read_by_readme(folder), dataset)
+
+
+class ImageFolder:
+    """torchvision 0.18's, as far as a README.md uses it: an empty class is an error by default."""
+
+    def __init__(self, root, loader=Image.open, allow_empty=False):
+        self.samples, self.loader = [], loader
+        for target, path in enumerate(sorted(pathlib.Path(root).iterdir())):
+            found = sorted(path.iterdir())
+            if not found and not allow_empty:
+                raise FileNotFoundError(f"Found no valid file for the classes {path.name}.")
+            self.samples += [(str(file), target) for file in found]
+        self.targets = [target for _, target in self.samples]
+
+    def __iter__(self):
+        return ((self.loader(path), target) for path, target in self.samples)
+
+
+@pytest.mark.parametrize("case", ["gap", "plain"])
+def test_image_folder_reads_a_set_with_an_empty_class(case, tmp_path, monkeypatch):
+    """Breaks when the code of README.md fails on it, or asks other sets for a new torchvision."""
+    package = types.SimpleNamespace(datasets=types.SimpleNamespace(ImageFolder=ImageFolder))
+    monkeypatch.setitem(sys.modules, "torchvision", package)
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", package.datasets)
+    dataset = distilled.make_set(case)
+    folder = ltdd_jax.export_dataset(dataset, "png", tmp_path / "out")
+    distilled.assert_equal_set(distilled.read_by_readme(folder), dataset)
+    assert ("allow_empty" in (folder / "README.md").read_text()) == (case == "gap")
 
 
 def test_image_folder_numbers_the_classes_as_we_do(tmp_path):

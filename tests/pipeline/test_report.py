@@ -1,6 +1,8 @@
 """Breaks when report.html shows anything but what the stages left."""
 
 import base64
+import contextlib
+import html
 import io
 import json
 import re
@@ -10,7 +12,10 @@ import numpy as np
 from PIL import Image
 from scipy import special
 
+import ltdd_jax
+from ltdd_jax.pipeline import artefacts, labels, report
 from ltdd_jax.runtime import files
+from tests.pipeline import small_run
 
 
 def read_page(home):
@@ -33,6 +38,43 @@ def test_page_shows_the_set_beside_the_images_it_started_from(finished):
     shares = 100 * special.softmax(logits, axis=1)
     first = re.findall(r'<ol><li[^>]*><span class="name" title="(\d)">.*?width:(\d+)%', page)
     assert first == [(f"{np.argmax(s)}", f"{np.max(s):.0f}") for s in shares[order]]
+
+
+def test_page_shows_the_labels_that_were_evaluated(copy, run):
+    """Breaks when the bars, or the code without this package, are those of the method's labels."""
+    workdir = copy(without=("evaluate",))
+    for stage in ("distill", "evaluate"):
+        run(workdir, stage, labels__relabel="experts")
+    page, found = read_page(workdir), ltdd_jax.load_dataset(workdir)
+    with np.load(workdir / "synthetic" / "synthetic.npz") as archive:
+        assert np.abs(archive["label_logits"] - found.label_logits).max() > 0.1
+    shares = 100 * found.label_probabilities[np.argsort(found.labels, kind="stable")]
+    first = re.findall(r'<ol><li[^>]*><span class="name" title="(\d)">.*?width:(\d+)%', page)
+    assert first == [(f"{np.argmax(s)}", f"{np.max(s):.0f}") for s in shares]
+    (name,) = (path.name for path in (workdir / "synthetic").glob("labels-*.npz"))
+    assert f'<th scope="row">synthetic/{name}</th>' in page
+    code = html.unescape(re.findall(r"<code>(import numpy.*?)</code>", page, re.DOTALL)[0])
+    variables = {}
+    with contextlib.chdir(workdir):
+        exec(code, variables)
+    np.testing.assert_array_equal(variables["images"], found.images)
+    np.testing.assert_array_equal(variables["label_logits"], found.label_logits)
+
+
+def test_label_of_an_image_of_several_pictures_is_the_mean_of_theirs(tmp_path):
+    """Breaks when a picture's own label stands beside another image, or rows and labels differ."""
+    run = small_run.make_run(tmp_path, labels__calibration="adsa")
+    small_run.write_sets(run, partition=2)
+    stored = artefacts.read_set(run, artefacts.FINAL)
+    own = np.random.default_rng(0).normal(0, 2, (4, len(stored.labels), 3)).astype(np.float32)
+    path = labels.find_file(run, stored)
+    np.savez(path, label_logits=own.reshape(-1, 3))
+    found = report.read_pictures(run, is_selection=False)
+    assert found.partition == 2
+    np.testing.assert_array_equal(found.labels, stored.labels)
+    np.testing.assert_allclose(
+        found.probabilities, special.softmax(own, axis=2).mean(axis=0), rtol=1e-5
+    )
 
 
 def test_page_has_losses_experts_confusions_and_plan(finished):

@@ -56,6 +56,22 @@ def test_nothing_is_said_where_nothing_is_repeated(capfd, changes):
     assert "warning" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.parametrize("name", ["rded", "rldd"])
+@pytest.mark.parametrize(
+    ("ipc", "looked_at", "shown"),
+    [(5, 0, ""), (6, 0, "kind1 (5): the first"), (20, 0, "kind1 (5): the first"),
+     (20, 3, "kind0 (15), kind1 (5): the first")],
+)  # fmt: skip
+def test_crops_are_repeated_where_a_class_has_fewer_crops(capfd, name, ipc, looked_at, shown):
+    """Breaks when several crops of a picture are called repeated, or too few crops go unsaid."""
+    config = tasks.make_config(name, distill__ipc=ipc)
+    config[presets.PRESETS[name].section].images_per_class = looked_at
+    settle.settle_config(config, make_set(30, 1), frozenset())
+    said = "".join(capfd.readouterr())
+    assert ("warning" in said) == bool(shown)
+    assert not shown or f"is more than the crops of {shown} synthetic images" in said
+
+
 @pytest.mark.parametrize("embedding", ["expert", "teacher"])
 def test_a_budget_settles_teachers_where_a_selection_asks_one(capfd, embedding):
     """Breaks when a short run trains the published teacher, or one is settled for nothing."""

@@ -1,6 +1,7 @@
 """Breaks when a picture stands beside the label of another, or is changed where it need not be."""
 
 import base64
+import dataclasses
 import io
 import re
 
@@ -76,3 +77,11 @@ def test_class_without_images_keeps_its_card():
     kept = cards.Pictures(pictures.pixels[:2], pictures.labels[:2], pictures.probabilities[:2])
     text, _ = draw(kept)
     assert re.findall(r"<h3>c(\d)", text) == ["0", "1", "2"] and len(decode(text)) == 2
+
+
+def test_images_of_several_pictures_say_whose_label_is_shown():
+    """Breaks when a mean of labels passes for the label of one picture."""
+    pictures = made_up.make_pictures(2, 1)
+    _, note = draw(dataclasses.replace(pictures, partition=2))
+    assert "holds 2 x 2 pictures" in note and "label shown is the mean of theirs" in note
+    assert "mean" not in draw(pictures)[1]

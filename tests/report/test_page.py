@@ -1,5 +1,6 @@
 """Breaks when report.html is no whole page, needs the network, or shows what is not so."""
 
+import dataclasses
 import html.parser
 import re
 
@@ -214,6 +215,53 @@ def test_program_of_the_page_names_the_directory_and_the_set():
     text = render(workdir="C:\\runs", set_name="five")
     assert "ltdd_jax.load_dataset(&#x27;C:\\\\runs&#x27;, set_name=&#x27;five&#x27;)" in text
     assert "sets/five/synthetic/synthetic.npz" in text
+
+
+@pytest.mark.parametrize(
+    ("timed", "shown"),
+    [
+        (
+            ("experts", "distill", "evaluate"),
+            {"teachers": "in experts", "baselines": "in evaluate"},
+        ),
+        (("distill", "evaluate"), {"experts": "–", "teachers": "–"}),  # noqa: RUF001
+        (("experts",), {"evaluate": "–", "baselines": "–"}),  # noqa: RUF001
+    ],
+)
+def test_stages_without_a_time_of_their_own_say_where_it_is(timed, shown):
+    """Breaks when a time is looked for in a stage that it is no part of, or that was not timed."""
+    flops = dict.fromkeys(("experts", "teachers", "distill", "evaluate", "baselines"), 1e9)
+    text = render(report={"seconds": dict.fromkeys(timed, 7.0)}, flops=flops)
+    cost = text[text.index('id="cost"') : text.index('id="settings"')]
+    found = dict(re.findall(r'<th scope="row">(\w+)</th><td>([^<]*)</td>', cost))
+    assert {stage: found[stage] for stage in shown} == shown
+    assert list(found) == list(flops) and all(found[stage] == "7" for stage in timed)
+
+
+@pytest.mark.parametrize("partition", [1, 2])
+def test_program_of_the_page_takes_images_apart_where_they_hold_several(partition):
+    """Breaks when it names images that hold several pictures as what a network is trained on."""
+    pictures = dataclasses.replace(made_up.make_pictures(), partition=partition)
+    found = render(pictures=pictures, workdir="runs/one")
+    use = found[found.index('id="use"') : found.index('id="cost"')]
+    several = partition > 1
+    assert ("load_dataset(&#x27;runs/one&#x27;).expand()" in use) == several
+    assert ("each holds 2 x 2 pictures" in use) == several
+
+
+@pytest.mark.parametrize("relabel", ["none", "teacher", "views"])
+def test_code_without_this_package_reads_the_labels_that_were_evaluated(relabel):
+    """Breaks when labels of views are read as labels of images, or a file is named in vain."""
+    config = made_up.make_report()["config"]
+    config["labels"]["relabel"] = relabel
+    name = "" if relabel == "none" else "labels-0123abcd.npz"
+    found = html.unescape(render(report={"config": config}, labels_file=name))
+    code = found[found.index("import numpy") : found.index("In runs/made up")]
+    assert ("labels-0123abcd.npz" in code) == (relabel != "none")
+    first, _, second = code.partition('np.load("synthetic/labels-0123abcd.npz")')
+    assert ('arrays["label_logits"]' in first) == (relabel != "teacher")
+    assert ('arrays["label_logits"]' in second) == (relabel == "teacher")
+    assert ('arrays["views"]' in second) == (relabel == "views")
 
 
 def test_reference_becomes_a_link(text):

@@ -97,6 +97,13 @@ def test_page_has_the_experts_if_they_were_looked_at():
     assert "| classifier experts, epoch 5 | 58.0 | 57.0 | 65.0 | – | 48.0 |" in page  # noqa: RUF001
 
 
+def test_experts_are_counted_where_there_are_any():
+    """Breaks when a method that trains none is said to have some."""
+    assert "; 100 experts, seed 0." in text.describe_settings(make(experts=EXPERTS))
+    without = text.describe_settings(make())
+    assert "experts" not in without and without.endswith("; seed 0.")
+
+
 def test_curve_stands_apart_and_the_best_on_the_test_set_is_named_as_such():
     """Breaks when a point of the curve gets into the table, or the best is taken for the result."""
     made = make(RESULTS | CURVE)
