@@ -7,6 +7,7 @@ import pathlib
 import sys
 import tarfile
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -138,6 +139,22 @@ def test_broken_links_are_all_named(top):
     (top / "train" / "cat" / "y.png").symlink_to("y.png")
     with pytest.raises(UserError, match=r"x.png \(a link to nothing\), train/cat/y.png \(a link"):
         load(top)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_the_top_itself_may_stand_in_an_archive(kind, top):
+    """Breaks when the member "." of `tar cf pets.tar -C pets .` is taken for a nameless class."""
+    path = top.parent / f"pets.{kind}"
+    if kind == "tar":
+        with tarfile.open(path, "w") as tar:
+            tar.add(top / "train", ".")
+            assert tar.getnames()[0] == "."
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("./", "")
+            for file in sorted((top / "train").rglob("*.png")):
+                archive.write(file, file.relative_to(top / "train"))
+    assert load(path)[0] == [[1, 1], [1, 1]]
 
 
 def test_archive_links_in_a_circle(top):
