@@ -116,7 +116,8 @@ def check_data(settings: ConfigDict) -> None:
       UserError: one sentence with the remedy.
     """
     config.validate(settings, settled=False)
-    sources.check_source(settings.data.source, **config.locate_data(settings))
+    splits = config.list_splits(settings)
+    sources.check_source(settings.data.source, splits, **config.locate_data(settings))
 
 
 def explain(error: Exception, argv: Sequence[str]) -> str:

@@ -83,6 +83,11 @@ def locate_data(config: ConfigDict) -> dict[str, Any]:
     return {name: config.data[name] for name in names}
 
 
+def list_splits(config: ConfigDict) -> tuple[str, ...]:
+    """The splits that are read: no test set where held-out training images judge."""
+    return ("train",) if config.data.judge == "held_out" else ("train", "test")
+
+
 def validate(config: ConfigDict, *, settled: bool = True) -> None:
     """Checks every field and the combinations of fields that need no data.
 

@@ -251,7 +251,9 @@ def _list_archive(archive: tarfile.TarFile, request: Request) -> Collection:
     by_name = {_normal(member.name): member for member in members}  # the last of a name counts
     entries, skipped = [], []
     for name, member in by_name.items():
-        parts = tuple(part for part in pathlib.PurePosixPath(name).parts if part != "/")
+        parts = _split(name)
+        if not parts:
+            continue
         target, problem = _resolve(member, by_name)
         if target is not None and target.isdir():
             if target is not member:
@@ -280,7 +282,9 @@ def _list_zip(archive: zipfile.ZipFile, request: Request) -> Collection:
         check_size(member.filename, member.file_size, request)
         total += member.file_size
         check_total(total, request)
-        parts = tuple(part for part in pathlib.PurePosixPath(name).parts if part != "/")
+        parts = _split(name)
+        if not parts:
+            continue
         problem = _find_zip_problem(member)
         if member.is_dir():
             entries.append(Entry(parts))
@@ -349,6 +353,11 @@ def check_total(size: int, request: Request) -> None:
 
 def _normal(name: str) -> str:
     return posixpath.normpath(name)
+
+
+def _split(name: str) -> Parts:
+    """Without the root of an absolute name; empty for the top itself, which tar may list as "."."""
+    return tuple(part for part in pathlib.PurePosixPath(name).parts if part != "/")
 
 
 def _resolve(

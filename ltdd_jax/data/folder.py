@@ -99,7 +99,8 @@ def list_pictures(collection: Collection, request: Request) -> dict[str, Classes
             "--config.data.follow_links=true follows them."
         )
     try:
-        classes = _sort_into_classes(collection.entries, request)
+        listed = _sort_into_classes(collection.entries, request)
+        classes = {split: _drop_repeats(found, request) for split, found in listed.items()}
         if not classes["test"]:
             classes = _hold_out_test(classes["train"], request)
         _check_classes(path, classes)
@@ -116,7 +117,7 @@ def list_pictures(collection: Collection, request: Request) -> dict[str, Classes
         check_size(entry.name, entry.size, request)
         total += entry.size
         check_total(total, request)
-    return {split: _drop_repeats(of_split, request) for split, of_split in classes.items()}
+    return classes
 
 
 def _sort_into_classes(entries: list[Entry], request: Request) -> dict[str, Classes]:
@@ -147,20 +148,26 @@ def _sort_into_classes(entries: list[Entry], request: Request) -> dict[str, Clas
 
 
 def _drop_repeats(of_split: Classes, request: Request) -> Classes:
-    """Without the further names of a file that was met before in this split."""
+    """Without the further names of a file that was met before in this split.
+
+    What cannot be read has no identity and stays, to be named with its problem.
+    """
     first: dict[object, Entry] = {}
     repeats = []
     for entry in (entry for each in of_split.values() for entry in each):
-        if first.setdefault(entry.identity, entry) is not entry:
+        if not entry.problem and first.setdefault(entry.identity, entry) is not entry:
             repeats.append(f"{entry.name} ({first[entry.identity].name})")
     if repeats:
         request.warn(
             f"{request.path}: {len(repeats)} pictures are further names of others and count once: "
             f"{list_names(repeats)}"
         )
-    kept = {name: [e for e in each if first[e.identity] is e] for name, each in of_split.items()}
-    for name, each in kept.items():
-        if not each:
+    kept = {
+        name: [e for e in each if e.problem or first[e.identity] is e]
+        for name, each in of_split.items()
+    }
+    for name, each in of_split.items():
+        if each and not kept[name]:
             raise UserError(
                 f"{request.path}: all pictures of class {name!r} are links to pictures of other "
                 f"classes, such as {repeats[0]}; a picture can have one class only."

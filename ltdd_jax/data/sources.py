@@ -40,7 +40,8 @@ class Source:
 
     Attributes:
       read: (request, splits) -> split -> images uint8 [N, H, W, C], labels int32 [N], class names.
-      check: finds mistakes of the user that show without reading all of it; raises UserError.
+      check: (request, splits) finds mistakes of the user that show without reading all of it;
+        raises UserError.
       constants: customary channel mean and std of pixels in [0, 1]; None measures them.
       order_test: (labels, num_classes) -> order of the test set in published runs, if not as read.
       takes_path: "no", "may" or "must" be given `path`.
@@ -50,7 +51,7 @@ class Source:
     """
 
     read: Callable[[Request, Sequence[str]], Mapping[str, Arrays]]
-    check: Callable[[Request], None] = lambda request: None
+    check: Callable[[Request, Sequence[str]], None] = lambda request, splits: None
     constants: Constants | None = None
     order_test: Callable[[np.ndarray, int], np.ndarray] | None = None
     takes_path: str = "no"
@@ -67,6 +68,7 @@ def _make_tfds_source(name: str, constants: Constants | None = None, **options) 
         def choose(files: Sequence[str]) -> np.ndarray:
             return imagenet.select_listed(files, request)
 
+        tfds_source.check_prepared(name, request.data_dir, splits)  # before a long reading
         return {
             split: tfds_source.read_tfds(
                 name, split, request, choose if request.train_list and split == "train" else None
@@ -74,19 +76,16 @@ def _make_tfds_source(name: str, constants: Constants | None = None, **options) 
             for split in splits
         }
 
-    def check(request: Request) -> None:
+    def check(request: Request, splits: Sequence[str]) -> None:
         from ltdd_jax.data import tfds_source
 
-        tfds_source.check_prepared(name, request.data_dir)
-
-    def check_list_too(request: Request) -> None:
         if request.train_list:
             imagenet.read_list(request.train_list, request)
-        check(request)
+        tfds_source.check_prepared(name, request.data_dir, splits)
 
     return Source(
         read=read,
-        check=check_list_too,
+        check=check,
         constants=constants,
         resizes=True,
         streams=True,
@@ -106,10 +105,10 @@ def _read_fashion_mnist(request: Request, splits: Sequence[str]) -> Mapping[str,
     return fashion_mnist.read_idx_files(found, splits)
 
 
-def _check_fashion_mnist(request: Request) -> None:
+def _check_fashion_mnist(request: Request, splits: Sequence[str]) -> None:
     if fashion_mnist.find_folder(request) is None:
         try:
-            _make_tfds_source("fashion_mnist").check(request)
+            _make_tfds_source("fashion_mnist").check(request, splits)
         except UserError as error:
             raise UserError(
                 f"{error} (or give the folder with its four IDX files as --config.data.path=FOLDER,"
@@ -124,13 +123,13 @@ def _read_tiny_imagenet(request: Request, splits: Sequence[str]) -> Mapping[str,
     return imagenet.read_imagenet(found, splits)
 
 
-def _check_tiny_imagenet(request: Request) -> None:
+def _check_tiny_imagenet(request: Request, splits: Sequence[str]) -> None:
     found = _find_tiny_imagenet(request)
     if found is not None:
         imagenet.check_imagenet(found)
         return
     try:
-        _make_tfds_source("tiny_imagenet").check(request)
+        _make_tfds_source("tiny_imagenet").check(request, splits)
     except UserError as error:  # TFDS has no builder of this name, so its advice does not help
         raise UserError(
             "data.path is empty and neither tiny-imagenet-200.zip, its folder nor a prepared set "
@@ -154,11 +153,14 @@ def _read_imagenet(request: Request, splits: Sequence[str]) -> Mapping[str, Arra
     return reader(request, splits)
 
 
-def _check_imagenet(request: Request) -> None:
-    (imagenet.check_imagenet if request.path else _make_tfds_source("imagenet2012").check)(request)
+def _check_imagenet(request: Request, splits: Sequence[str]) -> None:
+    if request.path:
+        imagenet.check_imagenet(request)
+    else:
+        _make_tfds_source("imagenet2012").check(request, splits)
 
 
-def _refuse_arrays(request: Request, splits: Sequence[str] = ()) -> NoReturn:
+def _refuse_arrays(request: Request, splits: Sequence[str]) -> NoReturn:
     raise UserError(
         "data.source=arrays stands for arrays given in Python to ltdd_jax.distill_dataset; here "
         "use another source, such as npz for a file of arrays"
@@ -199,12 +201,16 @@ SOURCES: dict[str, Source] = {
     ),
     "folder": Source(
         read=folder.read_folder,
-        check=folder.check_folder,
+        check=lambda request, splits: folder.check_folder(request),
         takes_path="must",
         resizes=True,
         streams=True,
     ),
-    "npz": Source(read=npz_source.read_npz, check=npz_source.check_npz, takes_path="must"),
+    "npz": Source(
+        read=npz_source.read_npz,
+        check=lambda request, splits: npz_source.check_npz(request),
+        takes_path="must",
+    ),
     "arrays": Source(read=_refuse_arrays, check=_refuse_arrays),
 }
 _TFDS_CONSTANTS = {  # by the start of the name in TFDS, for sets that have no entry above
@@ -303,14 +309,14 @@ def load_source(name: str, split: str, **options) -> ImageSet:
     return load_splits(name, (split,), **options)[split]
 
 
-def check_source(name: str, **options) -> None:
+def check_source(name: str, splits: Sequence[str] = SPLITS, **options) -> None:
     """Finds in a moment what is wrong with where and how the data lie; imports no JAX.
 
     Args and errors are those of `load_splits`; damage inside pictures or records is found only
     when they are read.
     """
     request = Request(**options)
-    _check_place(name, request).check(request)
+    _check_place(name, request).check(request, splits)
 
 
 def channel_constants(name: str, train_images: disk_images.Images) -> Constants:

@@ -19,7 +19,7 @@ from PIL import Image
 from tensorflow_datasets.core import constants
 
 from ltdd_jax.data import disk_images
-from ltdd_jax.data.request import Request
+from ltdd_jax.data.request import SPLITS, Request
 from ltdd_jax.errors import UserError
 
 PREPARED_BY_US = ("cifar10", "cifar100")
@@ -57,11 +57,16 @@ def find_prepared(name: str, data_dir: str) -> epath.Path | None:
     return max(versions, key=lambda f: [int(n) for n in f.name.split(".")], default=None)
 
 
-def check_prepared(name: str, data_dir: str) -> epath.Path:
+def check_prepared(name: str, data_dir: str, splits: Sequence[str] = SPLITS) -> epath.Path:
     """Folder of the prepared set, after a look at its metadata and at the presence of its files.
 
+    Args:
+      name: name of the TFDS set.
+      data_dir: TFDS's data folder, "" is its default.
+      splits: those that will be read; the others need not be there.
+
     Raises:
-      UserError: the set is missing, is not array_record, or lacks a file.
+      UserError: the set is missing, is not array_record, or lacks a split or a file.
     """
     folder = find_prepared(name, data_dir)
     command = preparation_command(name, data_dir)
@@ -69,7 +74,7 @@ def check_prepared(name: str, data_dir: str) -> epath.Path:
         raise UserError(
             f"data set {name!r} is not prepared in {default_data_dir(data_dir)}; run: {command}"
         )
-    for split in ("train", "test"):
+    for split in splits:
         source, found = _open_source(name, split, folder, command)
         for file in source.dataset_info.splits[found].filepaths:
             if not file.exists():
@@ -138,7 +143,8 @@ class _Prepared:
 
 
 def _open(name: str, split: str, data_dir: str) -> _Prepared:
-    folder, command = check_prepared(name, data_dir), preparation_command(name, data_dir)
+    folder = check_prepared(name, data_dir, (split,))
+    command = preparation_command(name, data_dir)
     source, found = _open_source(name, split, folder, command)
     return _Prepared(source, name, found, folder, command)
 
@@ -149,11 +155,7 @@ def _open_source(
     """The random-access source of one split, and the name that the set has for the split."""
     remedy = f"delete {folder} and run: {command}"
     try:
-        found = _TEST_SPLITS.get(name, split) if split == "test" else split
-        if split == "test" and found == split:
-            info = json.loads((folder / "dataset_info.json").read_text())
-            there = {each["name"] for each in info["splits"]}
-            found = "validation" if "test" not in there and "validation" in there else split
+        found = _find_split(name, split, folder)
         source = tfds.data_source(
             f"{name}:{folder.name}",
             split=found,
@@ -162,6 +164,8 @@ def _open_source(
             **options,
         )
         return source, found
+    except UserError:
+        raise
     except NotImplementedError as error:  # what TFDS raises for files it cannot index
         raise UserError(
             f"{folder} was prepared in a file format without random access (tfrecord, the default "
@@ -172,6 +176,22 @@ def _open_source(
         raise UserError(
             f"{folder}: split {split!r} cannot be opened ({reason}); {remedy}"
         ) from error
+
+
+def _find_split(name: str, split: str, folder: epath.Path) -> str:
+    """The name that the set has for the split; UserError if it has none."""
+    info = json.loads((folder / "dataset_info.json").read_text())
+    there = [each["name"] for each in info["splits"]]
+    found = _TEST_SPLITS.get(name, split) if split == "test" else split
+    if found == "test" and "test" not in there and "validation" in there:
+        return "validation"
+    if found not in there:
+        judge = "set --config.data.judge=held_out, which judges with training images, or "
+        raise UserError(
+            f"{folder} has no split {found!r}, only {', '.join(there)}; "
+            f"{judge if split == 'test' else ''}give another data set"
+        )
+    return found
 
 
 def _find_data_dir(name: str, folder: epath.Path) -> epath.Path:

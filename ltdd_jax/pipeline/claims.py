@@ -6,11 +6,13 @@ from typing import Any
 from ltdd_jax import config as configs
 from ltdd_jax import records
 from ltdd_jax.pipeline.workspace import Workspace
-from ltdd_jax.runtime import files
+from ltdd_jax.runtime import files, lock
 from ltdd_jax.types import UserError
 
 FORMAT_VERSION = 3  # of a directory; 3: every artefact carries its own identity
-_OWN = (".lock", "experts")  # what may be there before the first run
+_RECORD = "config.json"
+_OWN = (lock.NAME, "experts")  # what may be there before the first run
+_CUT = tuple(map(files.temporary_name, (_RECORD, lock.NAME)))  # what a killed first run leaves
 # Fields that sets made earlier do not have -> what these were made with.
 _LATER = {
     "selection": {"embedding": "expert"},
@@ -35,7 +37,7 @@ def claim(workspace: Workspace, fingerprint: str) -> None:
         "format_version": FORMAT_VERSION,
         "identity": found | {"data_fingerprint": fingerprint},
     }
-    path = workspace.root / "config.json"
+    path = workspace.root / _RECORD
     before = _read_record(path)
     if before is None:
         _refuse_foreign(workspace.root, path)
@@ -119,7 +121,7 @@ def _refuse_foreign(root, path):
         return
     if not root.is_dir():
         raise UserError(f"--workdir={root} is a file: give a directory")
-    there = [c.name for c in root.iterdir() if not c.name.startswith(_OWN)]
+    there = [c.name for c in root.iterdir() if not c.name.startswith(_OWN) and c.name not in _CUT]
     if there:
         raise UserError(
             f"--workdir={root} is not empty ({sorted(there)[0]} is there) and has no "

@@ -132,13 +132,18 @@ def repair(run: Run, error: trajectory.DamagedSegmentError) -> None:
 
 
 def sole_writer(workspace: Workspace):
-    """Holds experts and teachers against other runs, unless the lock of this run does."""
-    inside = workspace.root in workspace.experts.parents  # then the lock of the run is enough
-    return (
-        contextlib.nullcontext()
-        if inside or not processes.is_first()
-        else (workspace.hold_experts())
-    )
+    """Holds the directory of the experts against other runs; a context manager.
+
+    Experts inside the workdir too: another run may be given them as its experts.path, and knows
+    nothing of the lock of this one.
+
+    Raises (on entry):
+      UserError: another process holds it, or its lock cannot be written.
+    """
+    held = workspace.experts == workspace.root  # by the lock of this run, which is the same file
+    if held or not processes.is_first():
+        return contextlib.nullcontext()
+    return workspace.hold_experts()
 
 
 def _is_complete(run, kind):

@@ -85,7 +85,7 @@ def load_sets(
     Raises:
       UserError: missing or damaged data, an empty class, different shapes in train and test.
     """
-    splits = ("train",) if config.data.judge == "held_out" else ("train", "test")
+    splits = configs.list_splits(config)
     sets = sources.load_splits(
         config.data.source,
         splits,

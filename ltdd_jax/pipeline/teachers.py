@@ -158,7 +158,7 @@ def run_teachers(run: Run, kinds: tuple[str, ...]) -> None:
             found = _find(member)
             processes.say(f"{member.title}: {member.net} {'is there' if found else 'is missing'}")
             if found is None:
-                with experts.sole_writer(run.workspace):
+                with _sole_writer(run.workspace):
                     _train(member)
                 found = _find(member)
             _delete_states(member)
@@ -197,6 +197,12 @@ def _final_path(member):
 
 def _states_path(member):
     return member.directory / "training"
+
+
+def _sole_writer(workspace):
+    """Holds the teachers against other runs; the lock of this run holds those at its root."""
+    at_root = workspace.teachers.parent == workspace.root
+    return contextlib.nullcontext() if at_root else experts.sole_writer(workspace)
 
 
 def _find(member):
@@ -283,7 +289,7 @@ def _delete_states(member):
     path, workspace = _states_path(member), member.run.workspace
     if path.exists():
         # Others may write a shared directory, or we may not: that is no reason to stop here.
-        with contextlib.suppress(UserError, OSError), experts.sole_writer(workspace):
+        with contextlib.suppress(UserError, OSError), _sole_writer(workspace):
             loop.Checkpoints(path, workspace.warn).delete()
 
 

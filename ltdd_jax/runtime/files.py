@@ -1,5 +1,6 @@
 """Files of a run: replaced whole, sealed with a checksum where they are read again."""
 
+import contextlib
 import errno
 import json
 import os
@@ -95,14 +96,28 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
         if not is_local(path):
             path.write_bytes(content)  # object stores show an object once it is whole
             return
-        temporary = path.parent / f".{path.name}.tmp"
+        _replace(path, content)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _replace(path, content):
+    temporary = path.parent / temporary_name(path.name)
+    try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # or the name may reach the disk before the content
         temporary.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first reason is the one to tell
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def temporary_name(name: str) -> str:
+    """Name of the file that a killed `write_bytes` of a file called `name` leaves beside it."""
+    return f".{name}.tmp"
 
 
 def write_text(path: epath.PathLike, text: str) -> None:

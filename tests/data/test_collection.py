@@ -7,6 +7,7 @@ import pathlib
 import sys
 import tarfile
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -118,6 +119,30 @@ def test_one_picture_under_two_names_counts_once(packed, top):
 
 
 @pytest.mark.parametrize("packed", [False, True])
+def test_names_of_one_picture_are_not_held_out_from_each_other(packed, top):
+    """Breaks when a picture is trained on under one name and held out for the test under another.
+
+    A class of one picture under two names has none to hold out.
+    """
+    classes = top / "train"
+    for number in range(10):
+        for label, color in (("cat", 140), ("dog", 180)):
+            Image.new("RGB", (4, 4), (color, number, 0)).save(classes / label / f"{number}.png")
+            os.link(classes / label / f"{number}.png", classes / label / f"again{number}.png")
+        (classes / "dog" / f"link{number}.png").symlink_to(f"{number}.png")
+    path = pack(classes) if packed else classes
+    sets = sources.load_splits("folder", path=str(path))
+    train, test = ({x.tobytes() for x in sets[split].images} for split in ("train", "test"))
+    assert [sets[split].class_counts().tolist() for split in sets] == [[10, 10], [2, 2]]
+    assert (len(train), len(test), len(train & test)) == (20, 4, 0)
+    (classes / "emu").mkdir()
+    Image.new("RGB", (4, 4)).save(classes / "emu" / "a.png")
+    os.link(classes / "emu" / "a.png", classes / "emu" / "b.png")
+    with pytest.raises(UserError, match="class 'emu' has one picture, and there is no test/"):
+        load(classes)
+
+
+@pytest.mark.parametrize("packed", [False, True])
 def test_pipes_are_no_pictures(packed, top):
     """Breaks when a pipe named like a picture is opened: nobody will ever write to it."""
     os.mkfifo(top / "train" / "cat" / "pipe.png")
@@ -138,6 +163,22 @@ def test_broken_links_are_all_named(top):
     (top / "train" / "cat" / "y.png").symlink_to("y.png")
     with pytest.raises(UserError, match=r"x.png \(a link to nothing\), train/cat/y.png \(a link"):
         load(top)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_the_top_itself_may_stand_in_an_archive(kind, top):
+    """Breaks when the member "." of `tar cf pets.tar -C pets .` is taken for a nameless class."""
+    path = top.parent / f"pets.{kind}"
+    if kind == "tar":
+        with tarfile.open(path, "w") as tar:
+            tar.add(top / "train", ".")
+            assert tar.getnames()[0] == "."
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("./", "")
+            for file in sorted((top / "train").rglob("*.png")):
+                archive.write(file, file.relative_to(top / "train"))
+    assert load(path)[0] == [[1, 1], [1, 1]]
 
 
 def test_archive_links_in_a_circle(top):

@@ -8,9 +8,12 @@ import shutil
 import numpy as np
 import pytest
 
+from ltdd_jax import command_line
 from ltdd_jax.data import long_tail, prepare, sources, tfds_source
+from ltdd_jax.pipeline import problem
 from ltdd_jax.types import UserError
 from tests.data import cifar_archive
+from tests.pipeline import little, tiny_config
 
 _REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 _needs_real = pytest.mark.skipif(
@@ -102,6 +105,37 @@ def test_damaged_metadata(damaged):
     file.unlink()  # TFDS would take this for a set in tfrecord format
     with pytest.raises(UserError, match="is not prepared in"):
         sources.load_source("cifar10", "train", data_dir=str(data_dir))
+
+
+class TrainAlone(little.Little):
+    """A set that TFDS has without a test split, as it has many."""
+
+    name = "train_alone"
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {"train": self._examples("train")}
+
+
+def test_set_without_test_is_read_where_held_out_images_judge(tmp_path):
+    """Breaks when a split that nobody reads is asked for, or is to be prepared again."""
+    builder = TrainAlone(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    config = tiny_config.get_config()
+    config.data.update(source="tfds:train_alone", data_dir=str(tmp_path), judge="held_out")
+    config.data.imbalance_factor = 2.0
+    command_line.check_data(config)
+    train, judges = problem.load_sets(config)
+    assert (len(train.labels), len(judges.labels)) == (18, 4)
+    config.data.judge = "test"
+    for attempt in (command_line.check_data, problem.load_sets):
+        with pytest.raises(UserError) as error:
+            attempt(config)
+        assert str(error.value) == (
+            f"{builder.data_dir} has no split 'test', only train; set "
+            "--config.data.judge=held_out, which judges with training images, or give another data "
+            "set"
+        )
 
 
 @_needs_real

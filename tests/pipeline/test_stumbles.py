@@ -18,7 +18,7 @@ from ltdd_jax import families, fields, nets, pipeline, presets
 from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.pipeline import artefacts, claims, labels, plan, problem, settle
 from ltdd_jax.pipeline.workspace import Workspace
-from ltdd_jax.runtime import files
+from ltdd_jax.runtime import files, lock
 from ltdd_jax.types import UserError
 from tests.distill import tasks
 from tests.pipeline import small_run, tiny_config
@@ -238,6 +238,40 @@ def test_empty_new_and_own_directories_are_taken(tmp_path):
         (tmp_path / "empty").mkdir(exist_ok=True)
         claims.claim(Workspace(make_config(), str(path)), "0" * 64)
         assert (path / "config.json").exists()
+
+
+def test_first_write_that_failed_does_not_refuse_the_same_command(tmp_path, monkeypatch):
+    """Breaks when what a full disk has left counts as a directory of something else."""
+    workspace = Workspace(make_config(), str(tmp_path))
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", fail)
+        with pytest.raises(UserError, match=r"cannot write .*config\.json: No space left"):
+            claims.claim(workspace, "0" * 64)
+    assert list(tmp_path.iterdir()) == []
+    claims.claim(workspace, "0" * 64)
+
+
+@pytest.mark.parametrize("name", ["config.json", lock.NAME])
+def test_first_write_that_was_killed_does_not_refuse_the_same_command(tmp_path, monkeypatch, name):
+    """Breaks when half of the first record, or of a sign of life, is taken for a foreign file."""
+    with monkeypatch.context() as patch:
+        patch.setattr(type(epath.Path(tmp_path)), "unlink", lambda *_, **__: None)
+        patch.setattr(type(epath.Path(tmp_path)), "replace", be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            files.write_text(tmp_path / name, "half")
+    (left,) = tmp_path.iterdir()
+    assert left.name == f".{name}.tmp"
+    workspace = Workspace(make_config(), str(tmp_path))
+    with workspace.hold():
+        claims.claim(workspace, "0" * 64)
+
+
+def be_killed(*_):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

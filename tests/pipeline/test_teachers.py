@@ -97,6 +97,12 @@ def test_states_left_beside_a_finished_network_are_deleted(tmp_path, monkeypatch
         assert {path.name for path in member.directory.iterdir()} == left
 
 
+def test_teachers_at_the_root_are_held_by_the_lock_of_the_run(tmp_path):
+    """Breaks when their training makes a directory of experts that nobody asked for."""
+    with teachers._sole_writer(make_run(tmp_path).workspace):
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_the_last_epoch_is_handed_on(trained):
     """Two networks of different kinds against training written out; breaks on another epoch."""
     problem = trained.problem

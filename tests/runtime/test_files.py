@@ -86,6 +86,7 @@ def test_set_aside_never_overwrites(tmp_path):
 
 
 def test_failed_write_keeps_the_old_content(tmp_path, monkeypatch):
+    """Breaks when it is lost, or half of the new content stays beside it."""
     files.write_text(tmp_path / "x", "old")
 
     def fail(descriptor):
@@ -95,6 +96,7 @@ def test_failed_write_keeps_the_old_content(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot write .*x: No space left on device; free"):
         files.write_text(tmp_path / "x", "new")
     assert (tmp_path / "x").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_address_without_its_driver_names_the_extra(monkeypatch):
