@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from ltdd_jax.errors import UserError
 
@@ -127,7 +128,9 @@ def load_dataset(directory: str | os.PathLike[str], set_name: str = "") -> Disti
     from ltdd_jax.data import normalize
     from ltdd_jax.runtime import files
 
-    root = files.resolve(os.fspath(directory))
+    root = epath.Path(os.fspath(directory)).expanduser()
+    if not files.is_local(root):
+        root = files.resolve(os.fspath(directory))
     home = root / "sets" / set_name if set_name else root
     path = home / "synthetic" / _FILE
     if not files.exists(path):
