@@ -115,7 +115,9 @@ def collect(
             continue
         number = _number(report, said, name, result, num_iterations)
         numbers.append(number)
-        if number.row in _BY_CLASS and not number.network and "per_class" in result:
+        # Of several teachers by what they say together: accuracies by class know no variants.
+        is_told = number.row != "teacher" or name in _TELLS
+        if number.row in _BY_CLASS and is_told and not number.network and "per_class" in result:
             shared = {field: getattr(number, field) for field in
                       ("run", "row", "block", "study", "ipc", "iterations")}  # fmt: skip
             by_class += [

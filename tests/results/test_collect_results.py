@@ -117,7 +117,13 @@ def test_several_teachers_stand_beside_what_they_say_together(tmp_path):
     taught = {
         "block": "ii",
         "stored_bytes": {"images": 1000, "labels": 0, "teacher": 600},
-        "teacher": {"mean": 95.0, "balanced": 94.0, "nets": 2, "few": 80.0},
+        "teacher": {
+            "mean": 95.0,
+            "balanced": 94.0,
+            "nets": 2,
+            "few": 80.0,
+            "per_class": [95.0, 95.0],
+        },
     }
     report = make_report(
         ii_distilled=make_result(90.0, **taught | {"labels": "ST"}),
@@ -136,6 +142,8 @@ def test_several_teachers_stand_beside_what_they_say_together(tmp_path):
     for i, mean in ((1, "93"), (2, "92")):
         one = found[f"two teachers, network {i}"]
         assert (one["mean"], one["stored_bytes"]) == (mean, "300")
+    by_class = [r["accuracy"] for r in read(tmp_path, "per_class.csv") if r["row"] == "teacher"]
+    assert set(by_class) == {"95"} and len(by_class) == len(report["class_names"])
 
 
 def test_labels_of_stored_views_say_how_many(tmp_path):
