@@ -127,16 +127,19 @@ def _warn_of_small_classes(config, train):
             return
     elif of_method.get("initial_images") == "noise":
         return
-    counts, ipc, kind = train.class_counts(), config.distill.ipc, "training images"
+    counts, kind = train.class_counts(), "training images"
+    factor = of_method.get("partition", 1)  # images of IDM and DREAM hold f x f pictures
+    wanted, asked = config.distill.ipc * factor**2, f"--config.distill.ipc={config.distill.ipc}"
+    repeated = "the first synthetic images of these classes are repeated"
+    if factor > 1:
+        asked += f" with --config.{section}.partition={factor}, {wanted} pictures of a class,"
+        repeated = "pictures of these classes are repeated"
     if section == "crops" or of_method.get("initial_images") == "crops":
         looked_at = np.minimum(counts, of_method.images_per_class or counts)
         counts, kind = looked_at * of_method.crops_per_image, "crops"
-    small = np.flatnonzero(counts < ipc)
+    small = np.flatnonzero(counts < wanted)
     if not len(small):
         return
     shown = ", ".join(f"{train.class_names[k]} ({counts[k]})" for k in small[:_SHOWN])
     more = f" and {len(small) - _SHOWN} more" if len(small) > _SHOWN else ""
-    processes.warn(
-        f"--config.distill.ipc={ipc} is more than the {kind} of {shown}{more}: the first synthetic "
-        "images of these classes are repeated"
-    )
+    processes.warn(f"{asked} is more than the {kind} of {shown}{more}: {repeated}")

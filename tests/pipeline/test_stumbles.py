@@ -72,6 +72,17 @@ def test_crops_are_repeated_where_a_class_has_fewer_crops(capfd, name, ipc, look
     assert not shown or f"is more than the crops of {shown} synthetic images" in said
 
 
+@pytest.mark.parametrize("name", ["idm", "dream"])
+@pytest.mark.parametrize(("count", "shown"), [(20, ""), (19, "20 pictures of a class, is more")])
+def test_pictures_of_images_that_hold_several_are_counted(capfd, name, count, shown):
+    """Breaks when a class with fewer pictures than the cells of its images goes unsaid."""
+    config = tasks.make_config(name, distill__ipc=5)
+    settle.settle_config(config, make_set(30, count), frozenset())
+    said = "".join(capfd.readouterr())
+    assert ("warning" in said) == bool(shown)
+    assert shown in said and (not shown or f"kind1 ({count}): pictures" in said)
+
+
 @pytest.mark.parametrize("embedding", ["expert", "teacher"])
 def test_a_budget_settles_teachers_where_a_selection_asks_one(capfd, embedding):
     """Breaks when a short run trains the published teacher, or one is settled for nothing."""
