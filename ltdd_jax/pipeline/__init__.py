@@ -167,6 +167,7 @@ def _run_stages(run: Run, method: Method, stage: str, described: str) -> None:
         _stop_between_stages(run)
         with _timed(run, seconds, "evaluate"):
             processes.meet("evaluate")
+            labels.choose_present(run)
             results, confusion = _mend(run, method, stage, lambda: run_evaluate(run))
         live.show_results(run, results, method.num_iterations)
         looks = recall_experts(run, method.experts), recall_teachers(run, asked)

@@ -85,6 +85,19 @@ def run_relabel(run: Run) -> None:
     _point_to(run, path)
 
 
+def choose_present(run: Run) -> None:
+    """Makes the labels that the config asks for the set's, if they are there.
+
+    So a set that is evaluated again is read with the labels that its report is about.
+
+    Raises:
+      UserError: the set is missing.
+    """
+    path = find_file(run, artefacts.read_set(run, artefacts.FINAL))
+    if path is None or path.exists():
+        _point_to(run, path)
+
+
 def read_final(run: Run) -> tuple[LabelledSet, views.StoredViews | None]:
     """The finished set with the labels that the config asks for, and its stored views if any.
 

@@ -57,6 +57,19 @@ def test_teachers_label_the_images_and_nothing_is_distilled_again(copy, run, tau
     assert {p: p.read_bytes() for p in before} == before
 
 
+def test_labels_that_are_evaluated_are_those_of_the_set(copy, run, taught):
+    """Breaks when a report is about other labels than `load_dataset` and the exports give."""
+    workdir = copy()
+    own = ltdd_jax.load_dataset(workdir)
+    run(workdir, "distill", labels__relabel="teacher")
+    run(workdir, "evaluate")
+    np.testing.assert_array_equal(ltdd_jax.load_dataset(workdir).label_logits, own.label_logits)
+    run(workdir, "evaluate", labels__relabel="teacher")
+    expected = fake_teachers.answer(taught, own.images)
+    found = ltdd_jax.load_dataset(workdir).label_logits
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_views_are_labelled_by_what_the_teacher_says_of_the_very_views(copy, run, taught):
     """Breaks when labels and views are shuffled against each other, or the key is another's."""
     workdir = copy()
