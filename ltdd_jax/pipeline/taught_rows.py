@@ -41,8 +41,9 @@ def make_rows(run: Run) -> list[Row]:
     rows = [school.make_random_row(final), distilled]
     if not is_real:
         initial = artefacts.read_set(run, artefacts.INITIAL)
-        title = "the set before the first iteration"
-        rows.insert(1, school.make_row("initial", title, initial, None))
+        if rows_of.is_made(final, initial):
+            title = "the set before the first iteration"
+            rows.insert(1, school.make_row("initial", title, initial, None))
     return rows
 
 
