@@ -110,6 +110,17 @@ def test_students_of_a_teacher_name_their_own_rates(tmp_path, monkeypatch):
     assert fields == dict.fromkeys(names, "student.learning_rates")
 
 
+def test_a_set_that_is_what_it_began_as_is_trained_on_once(made, monkeypatch):
+    """Breaks when the set of RDED, which nothing changes, is compared with itself."""
+    run, sets, before = made
+    labels_of = np.repeat(np.arange(3), small_run.IPC).astype(np.int32)
+    artefacts.write_set(run, sets[artefacts.INITIAL], labels_of, artefacts.FINAL)
+    assert [row.name for row in rows.make_rows(run)] == [x for x in before if x != "initial"]
+    fake_teachers.install(monkeypatch, fake_teachers.make(0))
+    taught = [row.name for row in taught_rows.make_rows(run)]
+    assert taught == ["ii_random_real", "ii_distilled"]
+
+
 def test_a_method_without_a_field_for_the_rate_is_said_to_decide_it(tmp_path, monkeypatch):
     run = small_run.make_run(tmp_path, distill__method="dc")
     small_run.write_sets(run)
