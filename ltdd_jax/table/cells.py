@@ -200,10 +200,10 @@ def _name_directory(config):
 
 def _read_function(path: pathlib.Path, name: str, what: str) -> Callable[[str], Any]:
     """A function of a Python file, called with the words after the colon."""
+    if not path.exists():  # asked first: the code of the file may look for others that are missing
+        raise UserError(f"{what} cannot be read: there is no file {path}")
     try:
         found = _run_file(str(path)).get(name)
-    except OSError as error:
-        raise UserError(f"{what} cannot be read: there is no file {path}") from error
     except UserError:
         raise
     except Exception as error:  # of the Python code of the file

@@ -118,6 +118,13 @@ def test_a_wrong_file_is_one_sentence(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_a_table_misses_is_named(tmp_path):
+    """Breaks when the table itself, which is there, is said to be missing."""
+    (tmp_path / "t.py").write_text("open('numbers.csv')")
+    with pytest.raises(UserError, match=r"t\.py: FileNotFoundError: .*'numbers\.csv'"):
+        load_table(str(tmp_path / "t.py"))
+
+
 def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="no file"):
         load_table(str(tmp_path / "none.py"))
