@@ -160,8 +160,16 @@ def evaluate_dataset(
 
     Raises:
       ValueError: no such network, or one that takes no width or depth.
+      UserError: test images that are not uint8 or of another size than the set's, labels that do
+        not fit, or a class without test images.
     """
     dataset = dataset.expand()
+    test = _make_set("test_images", test_images, test_labels, dataset.class_names)
+    if test.images.shape[1:] != dataset.images.shape[1:]:
+        raise UserError(
+            f"test_images are {list(test.images.shape[1:])} each, but those of the set are "
+            f"{list(dataset.images.shape[1:])}: bring them to the same size"
+        )
     evaluator = evaluation.make_evaluator(
         _build_network(dataset, network, {"width": width, "depth": depth}),
         augment.make_augment(dataset.augmentation if augmentation is None else augmentation),
@@ -175,11 +183,11 @@ def evaluate_dataset(
     state = _train(evaluator, dataset, evaluation.learning_rates(rate, num_epochs), num_seeds, seed)
     predict = jax.jit(functools.partial(evaluator.predict, state))
     accuracies = metrics.per_class_accuracy(
-        evaluation.predict_in_blocks(predict, dataset.whiten(test_images)),
-        test_labels,
+        evaluation.predict_in_blocks(predict, dataset.whiten(test.images)),
+        test.labels,
         dataset.num_classes,
     )
-    test_counts = np.bincount(test_labels, minlength=dataset.num_classes)
+    test_counts = np.bincount(test.labels, minlength=dataset.num_classes)
     summary = metrics.summarize(
         accuracies, test_counts, test_counts if train_counts is None else np.asarray(train_counts)
     )

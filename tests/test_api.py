@@ -11,6 +11,7 @@ import pytest
 import ltdd_jax
 from ltdd_jax import api
 from ltdd_jax.types import UserError
+from tests.export.distilled import make_set
 
 # Small enough for a test; everything a budget would choose is given.
 SETTINGS = {
@@ -190,6 +191,22 @@ def test_bad_arguments_give_one_sentence(arguments, expected, tmp_path):
     with pytest.raises(UserError, match=expected) as caught:
         ltdd_jax.distill_dataset(**(given | arguments), workdir=str(tmp_path / "run"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "expected"),
+    [
+        (np.zeros((2, 4, 4, 3), int), [0, 1], "test_images must be uint8"),
+        (np.zeros((2, 4, 4, 3), np.float32), [0, 1], "test_images must be uint8"),
+        (np.zeros((2, 5, 4, 3), np.uint8), [0, 1], r"are \[5, 4, 3\] each.* are \[4, 4, 3\]"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0], "must be 2 whole numbers"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0, 2], "go up to 2, but there are 2 class names"),
+    ],
+)
+def test_test_images_that_do_not_fit_are_refused(images, labels, expected):
+    """Breaks when whole numbers of 64 bits, which whitening takes for 0 to 1, give an accuracy."""
+    with pytest.raises(UserError, match=expected):
+        ltdd_jax.evaluate_dataset(make_set("plain"), images, labels)
 
 
 def test_missing_set_is_named(tmp_path):
