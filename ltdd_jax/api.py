@@ -160,8 +160,16 @@ def evaluate_dataset(
 
     Raises:
       ValueError: no such network, or one that takes no width or depth.
+      UserError: test images that are not uint8 or of another size than the set's, labels that do
+        not fit, or a class without test images.
     """
     dataset = dataset.expand()
+    test = _make_set("test_images", test_images, test_labels, dataset.class_names)
+    if test.images.shape[1:] != dataset.images.shape[1:]:
+        raise UserError(
+            f"test_images are {list(test.images.shape[1:])} each, but those of the set are "
+            f"{list(dataset.images.shape[1:])}: bring them to the same size"
+        )
     evaluator = evaluation.make_evaluator(
         _build_network(dataset, network, {"width": width, "depth": depth}),
         augment.make_augment(dataset.augmentation if augmentation is None else augmentation),
@@ -175,11 +183,11 @@ def evaluate_dataset(
     state = _train(evaluator, dataset, evaluation.learning_rates(rate, num_epochs), num_seeds, seed)
     predict = jax.jit(functools.partial(evaluator.predict, state))
     accuracies = metrics.per_class_accuracy(
-        evaluation.predict_in_blocks(predict, dataset.whiten(test_images)),
-        test_labels,
+        evaluation.predict_in_blocks(predict, dataset.whiten(test.images)),
+        test.labels,
         dataset.num_classes,
     )
-    test_counts = np.bincount(test_labels, minlength=dataset.num_classes)
+    test_counts = np.bincount(test.labels, minlength=dataset.num_classes)
     summary = metrics.summarize(
         accuracies, test_counts, test_counts if train_counts is None else np.asarray(train_counts)
     )
@@ -215,28 +223,36 @@ def _prepare(
     images, labels, ipc, method, budget, workdir, seed, test_images, test_labels, names, settings
 ) -> tuple[ConfigDict, tuple[ImageSet, ImageSet], str]:
     """Config, training and test set, and working directory of a call."""
+    config = _make_config(ipc, method, budget, seed, settings)
     train = _make_set("images", images, labels, names)
     if (test_images is None) != (test_labels is None):
         raise UserError("test_images and test_labels belong together: give both or neither")
     if test_images is None:
-        kept, held = long_tail.hold_out((seed, _TEST_SPLIT), train.labels, _TEST_SHARE)
+        kept, held = long_tail.hold_out((int(seed), _TEST_SPLIT), train.labels, _TEST_SHARE)
         train, test = train.take(kept), train.take(held)
     else:
         test = _make_set("test_images", test_images, test_labels, train.class_names)
+    place = workdir or f"runs/arrays_{pipeline.fingerprint(train, test)[:12]}"
+    return config, (train, test), str(place)
+
+
+def _make_config(ipc, method, budget, seed, settings) -> ConfigDict:
+    """Validated, as the seed is used before the pipeline looks at it."""
     if method not in configs.METHODS:
-        raise UserError(f"method={method!r} is unknown: it must be one of {configs.METHODS}")
+        known = ", ".join(configs.METHODS)
+        raise UserError(f"method={method!r} is unknown: it must be one of {known}")
     config = configs.base_config()
     config.name = "arrays"
-    config.seed = seed
     config.data.source = "arrays"
     config.data.subset = "as_is"
-    config.distill.ipc = ipc
-    config.budget = budget
+    for field, value in {"seed": seed, "distill.ipc": ipc, "budget": budget}.items():
+        value = int(value) if isinstance(value, np.integer) else value
+        configs.set_field(config, field, value)
     configs.use_preset(config, method)
     for field, value in (settings or {}).items():
         configs.set_field(config, field, value)
-    place = workdir or f"runs/arrays_{pipeline.fingerprint(train, test)[:12]}"
-    return config, (train, test), str(place)
+    configs.validate(config, settled=False)
+    return config
 
 
 def _keep(settings):
@@ -256,9 +272,21 @@ def _make_set(name, images, labels, class_names):
         )
     if not len(labels) or labels.min() < 0:
         raise UserError(f"the labels of {name} must be 0 or more, and there must be some")
-    names = class_names or [str(k) for k in range(int(labels.max()) + 1)]
-    if labels.max() >= len(names):
+    if class_names is None or not len(class_names):  # or an array, which is neither true nor false
+        class_names = _number_classes(name, labels)
+    if labels.max() >= len(class_names):
         raise UserError(
-            f"the labels of {name} go up to {labels.max()}, but there are {len(names)} class names"
+            f"the labels of {name} go up to {labels.max()}, but there are {len(class_names)} class "
+            "names"
         )
-    return ImageSet(images, labels.astype(np.int32), tuple(str(n) for n in names))
+    return ImageSet(images, labels.astype(np.int32), tuple(str(n) for n in class_names))
+
+
+def _number_classes(name, labels):
+    """A name for each class; one label such as 2**31 would ask for more than the memory holds."""
+    if labels.max() >= len(labels):
+        raise UserError(
+            f"the labels of {name} go up to {labels.max()}, but there are {len(labels)} images, "
+            "and every class must have one: number the classes from 0 on without gaps"
+        )
+    return [str(k) for k in range(int(labels.max()) + 1)]

@@ -11,6 +11,7 @@ import pytest
 import ltdd_jax
 from ltdd_jax import api
 from ltdd_jax.types import UserError
+from tests.export.distilled import make_set
 
 # Small enough for a test; everything a budget would choose is given.
 SETTINGS = {
@@ -177,8 +178,11 @@ def test_experts_are_found_again(made, capsys):
         ({"labels": np.zeros(4)}, "must be 4 whole numbers"),
         ({"labels": np.array([0, 0, 1, -1])}, "must be 0 or more"),
         ({"labels": np.array([0, 0, 2, 2])}, "class '1' has no train image"),
+        ({"labels": np.array([0, 0, 1, 2**40])}, "go up to 1099511627776, but there are 4 images"),
         ({"class_names": ["a"]}, "go up to 1, but there are 1 class names"),
-        ({"method": "datmm"}, "method='datmm' is unknown"),
+        ({"method": "datmm"}, "method='datmm' is unknown: it must be one of mtt, tesla"),
+        ({"images_per_class": "2"}, r"distill\.ipc=2 has the wrong type"),
+        ({"seed": -1}, r"config\.seed=-1"),
         ({"budget": "short"}, "one of , quick, standard, thorough"),
         ({"settings": {"net.widht": 3}}, r"did you mean net\.width\?"),
         ({"settings": {"net.width": "wide"}}, "has the wrong type"),
@@ -190,6 +194,33 @@ def test_bad_arguments_give_one_sentence(arguments, expected, tmp_path):
     with pytest.raises(UserError, match=expected) as caught:
         ltdd_jax.distill_dataset(**(given | arguments), workdir=str(tmp_path / "run"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "expected"),
+    [
+        (np.zeros((2, 4, 4, 3), int), [0, 1], "test_images must be uint8"),
+        (np.zeros((2, 4, 4, 3), np.float32), [0, 1], "test_images must be uint8"),
+        (np.zeros((2, 5, 4, 3), np.uint8), [0, 1], r"are \[5, 4, 3\] each.* are \[4, 4, 3\]"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0], "must be 2 whole numbers"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0, 2], "go up to 2, but there are 2 class names"),
+    ],
+)
+def test_test_images_that_do_not_fit_are_refused(images, labels, expected):
+    """Breaks when whole numbers of 64 bits, which whitening takes for 0 to 1, give an accuracy."""
+    with pytest.raises(UserError, match=expected):
+        ltdd_jax.evaluate_dataset(make_set("plain"), images, labels)
+
+
+def test_names_and_numbers_may_be_those_of_numpy():
+    """Breaks when names in an array, such as target_names of scikit-learn, are a traceback."""
+    images, labels = make_pictures((4, 3))
+    config, (train, test), _ = api._prepare(
+        images, labels, np.int64(2), "random", "quick", None, np.int32(3), None, None,
+        np.array(["a", "b"]), None,
+    )  # fmt: skip
+    assert train.class_names == test.class_names == ("a", "b")
+    assert (config.distill.ipc, config.seed) == (2, 3)
 
 
 def test_missing_set_is_named(tmp_path):

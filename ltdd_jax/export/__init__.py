@@ -55,8 +55,8 @@ def export_dataset(
         format needs is not installed.
     """
     writer, dataset = _find_writer(format), dataset.expand()
-    folder = pathlib.Path(out).expanduser().absolute()
     try:
+        folder = pathlib.Path(out).expanduser().resolve()  # a link cannot be replaced by a folder
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(
                 f"--out={out} is there and not an empty folder; nothing is overwritten: give "

@@ -20,6 +20,14 @@ _HASH_DIGITS = 8
 _PLACES = ("path", "train_list")  # fields of the section data that may stand for other pictures
 
 
+# Field of a cell -> what it must be; a text in place of a tuple would be taken letter by letter.
+_TYPES = (
+    *((field, str, "a text") for field in ("config", "method", "argument", "name", "title")),
+    ("overrides", Mapping, "a dict of field -> value"),
+    ("notes", (tuple, list), "a tuple of texts"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """One run of a table.
@@ -109,7 +117,23 @@ def load_table(argument: str) -> tuple[Table, pathlib.Path]:
     table = make(variant)
     if not isinstance(table, Table) or not table.cells:
         raise UserError(f"--config={argument}: get_table returns no Table with cells")
+    _check_types(table, argument)
     return table, path.parent
+
+
+def _check_types(table, argument):
+    """Names what is no tuple: "(Cell(...))" and "('a note')" are none without a comma."""
+    if not isinstance(table.cells, (tuple, list)) or not all(
+        isinstance(cell, Cell) for cell in table.cells
+    ):
+        raise UserError(f"--config={argument}: the cells of a Table must be a tuple of Cells")
+    for number, cell in enumerate(table.cells, 1):
+        for field, kinds, words in _TYPES:
+            if not isinstance(getattr(cell, field), kinds):
+                raise UserError(
+                    f"--config={argument}: {field} of cell {number} must be {words}, not "
+                    f"{getattr(cell, field)!r}"
+                )
 
 
 def make_jobs(
@@ -200,10 +224,10 @@ def _name_directory(config):
 
 def _read_function(path: pathlib.Path, name: str, what: str) -> Callable[[str], Any]:
     """A function of a Python file, called with the words after the colon."""
+    if not path.exists():  # asked first: the code of the file may look for others that are missing
+        raise UserError(f"{what} cannot be read: there is no file {path}")
     try:
         found = _run_file(str(path)).get(name)
-    except OSError as error:
-        raise UserError(f"{what} cannot be read: there is no file {path}") from error
     except UserError:
         raise
     except Exception as error:  # of the Python code of the file

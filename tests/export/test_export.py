@@ -62,6 +62,14 @@ def test_an_empty_folder_is_taken_a_full_one_refused(dataset, tmp_path):
     assert sorted(out.rglob("*")) == before and list(out.parent.iterdir()) == [out]
 
 
+def test_a_link_to_an_empty_folder_is_taken(dataset, tmp_path):
+    """Breaks when a link, for instance to a larger disk, is refused once all is written."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    ltdd_jax.export_dataset(dataset, "png", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "README.md").exists()
+
+
 def test_a_file_in_the_place_is_refused(dataset, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UserError, match="not an empty folder"):

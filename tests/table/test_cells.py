@@ -118,6 +118,31 @@ def test_a_wrong_file_is_one_sentence(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ("(Cell('digits_lt', 'dm'))", "must be a tuple of Cells"),
+        ("('digits_lt',)", "must be a tuple of Cells"),
+        ("(Cell('digits_lt', 'dm', notes=('ours')),)", "notes of cell 1 must be a tuple of texts"),
+        ("(Cell('digits_lt', 'dm', overrides=[1]),)", "overrides of cell 1 must be a dict"),
+        ("(Cell('digits_lt', 'dm', name=5),)", "name of cell 1 must be a text, not 5"),
+    ],
+)
+def test_a_table_of_other_types_is_one_sentence(tmp_path, cells, words):
+    """Breaks when a forgotten comma is a traceback, or makes a note of every letter."""
+    text = "from ltdd_jax.table import Cell, Table\n"
+    (tmp_path / "t.py").write_text(f"{text}get_table = lambda _: Table('t', {cells}, 'n')\n")
+    with pytest.raises(UserError, match=words):
+        load_table(str(tmp_path / "t.py"))
+
+
+def test_a_file_that_a_table_misses_is_named(tmp_path):
+    """Breaks when the table itself, which is there, is said to be missing."""
+    (tmp_path / "t.py").write_text("open('numbers.csv')")
+    with pytest.raises(UserError, match=r"t\.py: FileNotFoundError: .*'numbers\.csv'"):
+        load_table(str(tmp_path / "t.py"))
+
+
 def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="no file"):
         load_table(str(tmp_path / "none.py"))
