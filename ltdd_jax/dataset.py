@@ -123,7 +123,7 @@ def load_dataset(directory: str | os.PathLike[str], set_name: str = "") -> Disti
       set_name: its `--set`; "" is the set at the root.
 
     Raises:
-      UserError: there is no set, it is damaged, or remote and cannot be read from here.
+      UserError: there is no set, it is damaged, or it cannot be read from here or now.
     """
     from ltdd_jax.data import normalize
     from ltdd_jax.runtime import files
@@ -143,6 +143,7 @@ def load_dataset(directory: str | os.PathLike[str], set_name: str = "") -> Disti
         config = json.loads((home / "set.json").read_text())["config"]
         network, augmentation = config["net"], config["augment"]["strategy"]
     except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
+        files.raise_if_unreadable(path, error)
         raise UserError(
             f"{path} or the set.json of this set is damaged ({error!r}); run --stage=distill "
             "again with the same --workdir"
@@ -161,6 +162,8 @@ def load_dataset(directory: str | os.PathLike[str], set_name: str = "") -> Disti
 
 def _relabel(dataset, folder):
     """The set with the label logits or stored views that a relabelling has left, if one has."""
+    from ltdd_jax.runtime import files
+
     pointer = folder / "labels.json"
     if not pointer.exists():
         return dataset
@@ -184,6 +187,7 @@ def _relabel(dataset, folder):
         stored = views.StoredViews(labels, arrays["key"], recipe)
         return dataclasses.replace(dataset, views=stored)
     except Exception as error:  # as above
+        files.raise_if_unreadable(pointer, error)
         raise UserError(
             f"{pointer} or the labels that it names are damaged ({error!r}); run --stage=distill "
             "again with the same --workdir"

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import signal
 import sys
 
@@ -50,6 +51,24 @@ def test_a_set_in_an_object_store_is_looked_for_there(dataset, tmp_path, monkeyp
     monkeypatch.setattr(files, "resolve", {"gs://bucket/run": stored}.__getitem__)
     loaded = ltdd_jax.load_dataset("gs://bucket/run")
     np.testing.assert_array_equal(loaded.images, dataset.images)
+
+
+@pytest.mark.parametrize("name", ["synthetic.npz", "labels.json"])
+def test_a_set_that_cannot_be_read_now_is_not_called_damaged(dataset, tmp_path, monkeypatch, name):
+    """Breaks when missing permission sends the user to a new distillation."""
+    write_run(dataset, tmp_path)
+    (tmp_path / "synthetic" / "labels.json").write_text('{"file": ""}')
+    for read in ("read_bytes", "read_text"):
+        whole = getattr(type(epath.Path(tmp_path)), read)
+
+        def fail(path, whole=whole):
+            if path.name == name:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return whole(path)
+
+        monkeypatch.setattr(type(epath.Path(tmp_path)), read, fail)
+    with pytest.raises(UserError, match=f"{name} cannot be read now: Permission denied"):
+        ltdd_jax.load_dataset(tmp_path)
 
 
 def test_an_empty_folder_is_taken_a_full_one_refused(dataset, tmp_path):
