@@ -160,10 +160,18 @@ def evaluate_dataset(
 
     Raises:
       ValueError: no such network, or one that takes no width or depth.
-      UserError: test images that are not uint8 or of another size than the set's, labels that do
-        not fit, or a class without test images.
+      UserError: test images that are not uint8 or of another size than the set's, labels or counts
+        that do not fit, a class without test images, or a number of something that is 0.
     """
+    _check_numbers(
+        num_seeds=num_seeds, num_epochs=num_epochs, batch_size=batch_size, width=width, depth=depth
+    )
     dataset = dataset.expand()
+    if train_counts is not None and len(train_counts) != dataset.num_classes:
+        raise UserError(
+            f"train_counts are {len(train_counts)} numbers, but the set has "
+            f"{dataset.num_classes} classes"
+        )
     test = _make_set("test_images", test_images, test_labels, dataset.class_names)
     if test.images.shape[1:] != dataset.images.shape[1:]:
         raise UserError(
@@ -193,6 +201,12 @@ def evaluate_dataset(
     )
     no_groups = metrics.GROUPS if train_counts is None else ()
     return {key: value for key, value in summary.items() if key not in no_groups}
+
+
+def _check_numbers(**numbers):
+    for name, value in numbers.items():
+        if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+            raise UserError(f"{name}={value!r} must be a whole number of 1 or more")
 
 
 def _build_network(dataset, name, sizes):

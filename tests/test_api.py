@@ -212,6 +212,23 @@ def test_test_images_that_do_not_fit_are_refused(images, labels, expected):
         ltdd_jax.evaluate_dataset(make_set("plain"), images, labels)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"num_seeds": 0}, "num_seeds=0 must be a whole number of 1 or more"),
+        ({"batch_size": 0}, "batch_size=0 must be"),
+        ({"width": 0}, "width=0 must be"),
+        ({"num_epochs": 1.5}, r"num_epochs=1\.5 must be"),
+        ({"train_counts": [5]}, "train_counts are 1 numbers, but the set has 2 classes"),
+    ],
+)
+def test_numbers_that_no_evaluation_can_have_are_named(arguments, expected):
+    """Breaks when no networks give an accuracy that is not a number, or counts a wrong group."""
+    test = np.zeros((2, 4, 4, 3), np.uint8), [0, 1]
+    with pytest.raises(UserError, match=expected):
+        ltdd_jax.evaluate_dataset(make_set("plain"), *test, **arguments)
+
+
 def test_names_and_numbers_may_be_those_of_numpy():
     """Breaks when names in an array, such as target_names of scikit-learn, are a traceback."""
     images, labels = make_pictures((4, 3))
