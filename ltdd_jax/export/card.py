@@ -1,8 +1,10 @@
 """What every format shares: README.md, and the numbers that a picture cannot hold."""
 
+import collections
 import io
 import json
 import pathlib
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -63,6 +65,12 @@ def describe(dataset: DistilledDataset) -> dict[str, Any]:
         "augmentation": dataset.augmentation,
         "network": dict(dataset.network),
     }
+
+
+def tell_apart(names: Sequence[str]) -> list[str]:
+    """The names of classes, for formats in which none may stand twice: then with its number."""
+    counts = collections.Counter(names)
+    return [f"{name} ({k})" if counts[name] > 1 else name for k, name in enumerate(names)]
 
 
 def write_numbers(dataset: DistilledDataset, folder: pathlib.Path) -> None:

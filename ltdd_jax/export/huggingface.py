@@ -58,7 +58,7 @@ def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
     }
     features = {
         "image": {"_type": "Image"},
-        "label": {"names": list(dataset.class_names), "_type": "ClassLabel"},
+        "label": {"names": card.tell_apart(dataset.class_names), "_type": "ClassLabel"},
         "soft_label": {
             "feature": {"dtype": "float32", "_type": "Value"},
             "length": num_classes,

@@ -10,6 +10,7 @@ from ltdd_jax.dataset import DistilledDataset
 from ltdd_jax.export import card
 
 IMAGES = 'np.load("network_input.npy")[order]'
+_MAX_NAME = 200  # bytes of a class's name in that of its folder; most file systems take 255
 _LOAD = """\
 import csv
 
@@ -69,4 +70,5 @@ def explain_loading(dataset: DistilledDataset) -> str:
 
 def _name_folder(label: int, dataset: DistilledDataset) -> str:
     digits = len(str(dataset.num_classes - 1))
-    return f"{label:0{digits}d}_" + re.sub(r"[^\w.-]+", "_", dataset.class_names[label])
+    words = re.sub(r"[^\w.-]+", "_", dataset.class_names[label])
+    return f"{label:0{digits}d}_" + words.encode()[:_MAX_NAME].decode(errors="ignore")

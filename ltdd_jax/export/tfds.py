@@ -43,7 +43,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
             "image": tfds.features.Image(shape=self._dataset.pixels.shape[1:]),
-            "label": tfds.features.ClassLabel(names=list(self._dataset.class_names)),
+            "label": tfds.features.ClassLabel(names=card.tell_apart(self._dataset.class_names)),
             "soft_label": tfds.features.Tensor(
                 shape=(self._dataset.num_classes,), dtype=np.float32
             ),

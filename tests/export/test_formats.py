@@ -3,6 +3,7 @@
 Every export is read by the code of its own README.md, which does not use this package.
 """
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -142,6 +143,25 @@ def test_records_carry_class_names(tmp_path):
     source = tfds.data_source("distilled", split="train", data_dir=str(folder))
     names = source.dataset_info.features["label"].names
     assert names == list(distilled.make_set("grey").class_names)
+
+
+def test_records_tell_classes_of_one_name_apart(tmp_path):
+    """Breaks when two classes of one name, such as both cranes of ImageNet, are a traceback."""
+    import tensorflow_datasets as tfds
+
+    twice = dataclasses.replace(distilled.make_set("grey"), class_names=("crane", "ant", "crane"))
+    folder = ltdd_jax.export_dataset(twice, "tfds", tmp_path / "out")
+    source = tfds.data_source("distilled", split="train", data_dir=str(folder))
+    names = source.dataset_info.features["label"].names
+    assert names == ["crane (0)", "ant", "crane (2)"]
+
+
+def test_long_names_of_classes_are_cut_in_folders(tmp_path):
+    """Breaks when a name that no folder can have is called a full disk."""
+    long = dataclasses.replace(distilled.make_set("plain"), class_names=("b" * 300, "Ä" * 300))
+    folder = ltdd_jax.export_dataset(long, "png", tmp_path / "out")
+    names = sorted(path.name for path in (folder / "images").iterdir())
+    assert names == ["0_" + "b" * 200, "1_" + "Ä" * 100]
 
 
 def test_every_folder_says_what_it_was_distilled_for(tmp_path):
