@@ -167,17 +167,7 @@ def evaluate_dataset(
         num_seeds=num_seeds, num_epochs=num_epochs, batch_size=batch_size, width=width, depth=depth
     )
     dataset = dataset.expand()
-    if train_counts is not None and len(train_counts) != dataset.num_classes:
-        raise UserError(
-            f"train_counts are {len(train_counts)} numbers, but the set has "
-            f"{dataset.num_classes} classes"
-        )
-    test = _make_set("test_images", test_images, test_labels, dataset.class_names)
-    if test.images.shape[1:] != dataset.images.shape[1:]:
-        raise UserError(
-            f"test_images are {list(test.images.shape[1:])} each, but those of the set are "
-            f"{list(dataset.images.shape[1:])}: bring them to the same size"
-        )
+    test = _make_test_set(dataset, test_images, test_labels, train_counts)
     evaluator = evaluation.make_evaluator(
         _build_network(dataset, network, {"width": width, "depth": depth}),
         augment.make_augment(dataset.augmentation if augmentation is None else augmentation),
@@ -201,6 +191,21 @@ def evaluate_dataset(
     )
     no_groups = metrics.GROUPS if train_counts is None else ()
     return {key: value for key, value in summary.items() if key not in no_groups}
+
+
+def _make_test_set(dataset, images, labels, train_counts):
+    test = _make_set("test_images", images, labels, dataset.class_names)
+    if test.images.shape[1:] != dataset.images.shape[1:]:
+        raise UserError(
+            f"test_images are {list(test.images.shape[1:])} each, but those of the set are "
+            f"{list(dataset.images.shape[1:])}: bring them to the same size"
+        )
+    if train_counts is not None and len(train_counts) != dataset.num_classes:
+        raise UserError(
+            f"train_counts are {len(train_counts)} numbers, but the set has "
+            f"{dataset.num_classes} classes"
+        )
+    return test
 
 
 def _check_numbers(**numbers):
