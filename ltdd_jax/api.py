@@ -163,13 +163,12 @@ def evaluate_dataset(
       UserError: test images that are not uint8 or of another size than the set's, labels or counts
         that do not fit, a class without test images, or a number of something that is 0.
     """
-    _check_numbers(
-        num_seeds=num_seeds, num_epochs=num_epochs, batch_size=batch_size, width=width, depth=depth
-    )
+    sizes = {"width": width, "depth": depth}
+    _check_numbers(num_seeds=num_seeds, num_epochs=num_epochs, batch_size=batch_size, **sizes)
     dataset = dataset.expand()
     test = _make_test_set(dataset, test_images, test_labels, train_counts)
     evaluator = evaluation.make_evaluator(
-        _build_network(dataset, network, {"width": width, "depth": depth}),
+        _build_network(dataset, network, sizes),
         augment.make_augment(dataset.augmentation if augmentation is None else augmentation),
         num_rows=len(dataset.labels),
         num_epochs=num_epochs,
