@@ -18,6 +18,7 @@ from ltdd_jax.runtime import files, processes
 from ltdd_jax.types import SyntheticSet, UserError
 
 FINAL = "synthetic"
+GRID = "grid.png"  # written last
 INITIAL = "initial"
 _KEPT = re.compile(r"iteration_(\d{6,})")
 _ARRAYS = ("images", "label_logits", "step_size", "labels")
@@ -112,7 +113,7 @@ def write_set(
     sheet = grid.draw_grid(pixels, labels, run.problem.train.class_names)
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG", optimize=True)
-    files.write_bytes(run.workspace.synthetic / "grid.png", buffer.getvalue())
+    files.write_bytes(run.workspace.synthetic / GRID, buffer.getvalue())
     processes.say(f"distilled set: {find_set(run, name)}, grid.png beside it")
 
 

@@ -17,7 +17,7 @@ from ltdd_jax.distill import step as steps
 from ltdd_jax.pipeline import artefacts, experts, health, live, loop, teachers
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
-from ltdd_jax.runtime import checkpoint, mesh, prng
+from ltdd_jax.runtime import checkpoint, files, mesh, prng, processes
 from ltdd_jax.runtime.progress import progress
 from ltdd_jax.types import SyntheticSet, UserError
 
@@ -133,6 +133,9 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
       trajectory.DamagedSegmentError: a snapshot that is needed is damaged.
       Interrupted: stopped by a signal, with everything saved.
     """
+    if not method.num_iterations and processes.first_then_rest(lambda: _is_finished(run)):
+        processes.say(f"distilled set: {artefacts.find_set(run, artefacts.FINAL)} is there")
+        return artefacts.read_set(run, artefacts.FINAL).synthetic
     checkpoints = loop.Checkpoints(run.workspace.distill, run.workspace.warn)
     found = checkpoints.restore(_abstract_state(run, method))
     if found is None or not artefacts.find_set(run, artefacts.INITIAL).exists():
@@ -153,6 +156,26 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
     synthetic = method.result(state)
     artefacts.write_set(run, synthetic, method.labels, artefacts.FINAL, method.partition)
     return synthetic
+
+
+def _is_finished(run):
+    """Whether the first set and the result are there and whole.
+
+    A set without iterations has no checkpoint. Chosen again on other cores, whose last digits
+    differ, it may be another one, and everything that was evaluated would be lost.
+    """
+    names = artefacts.INITIAL, artefacts.FINAL
+    paths = [artefacts.find_set(run, name) for name in names]
+    if not all(path.exists() for path in (*paths, run.workspace.synthetic / artefacts.GRID)):
+        return False
+    try:
+        for name in names:
+            artefacts.read_set(run, name)
+    except UserError as error:
+        if isinstance(error.__cause__, files.DamagedFileError):
+            return False
+        raise
+    return True
 
 
 def warn_of_unknown(run: Run, synthetic: SyntheticSet, labels: np.ndarray) -> None:

@@ -1,11 +1,16 @@
-"""Breaks when a set begins with classes of which nothing is known, and nobody is told."""
+"""Breaks when a set begins with classes of which nothing is known, and nobody is told, or when
+a finished one is made again.
+"""
 
 import types
 
+import jax
 import numpy as np
+import pytest
 
-from ltdd_jax.pipeline import distill
+from ltdd_jax.pipeline import artefacts, distill
 from ltdd_jax.types import SyntheticSet
+from tests.pipeline import small_run
 
 
 def list_warnings(label_logits):
@@ -30,3 +35,23 @@ def test_classes_without_a_label_are_named():
     logits[2] = 0
     (said,) = list_warnings(logits)
     assert "an image of dog, frog right" in said
+
+
+@pytest.mark.parametrize("damaged", ["", "initial.npz", "synthetic.npz"])
+def test_a_finished_choice_is_not_made_again(tmp_path, damaged):
+    """Breaks when other cores, on which the choice may be another, cost all that was evaluated."""
+    run = small_run.make_run(tmp_path)
+    sets = small_run.write_sets(run)
+    first = artefacts.read_set(run, artefacts.FINAL)
+    method = types.SimpleNamespace(
+        start=lambda: sets[artefacts.INITIAL], init=lambda key, synthetic: synthetic,
+        result=lambda state: state, labels=first.labels, partition=1, num_iterations=0,
+    )  # fmt: skip
+    if damaged:
+        path = artefacts.find_set(run, damaged.removesuffix(".npz"))
+        path.write_bytes(path.read_bytes()[:-100])
+    found = distill.run_distill(run, method)
+    expected = sets[artefacts.INITIAL] if damaged else first.synthetic
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    after = artefacts.read_set(run, artefacts.FINAL).synthetic
+    jax.tree.map(np.testing.assert_array_equal, after, expected)
