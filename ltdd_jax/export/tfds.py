@@ -1,7 +1,9 @@
 """array_record in the layout of TensorFlow Datasets, written and read without TensorFlow."""
 
 import contextlib
+import errno
 import io
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +15,7 @@ from ltdd_jax.dataset import DistilledDataset
 from ltdd_jax.export import card
 
 _NAME = "distilled"
+_REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 IMAGES = 'np.stack([row["network_input"] for row in rows])'
 _LOAD = f"""\
 import numpy as np
@@ -77,13 +80,19 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
 
 
 def write(dataset: DistilledDataset, folder: pathlib.Path) -> None:
-    """Writes distilled/1.0.0/ and the whitening."""
+    """Writes distilled/1.0.0/ and the whitening; raises OSError if it cannot."""
     builder = _Builder(dataset, data_dir=str(folder), file_format="array_record")
     # TFDS tells of a download, of a temporary folder and of shuffling, none of which are of use.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
+        try:
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+        except RuntimeError as error:  # what array_record's writer makes of a failed write
+            for number in _REASONS:
+                if os.strerror(number) in str(error):
+                    raise OSError(number, os.strerror(number)) from error
+            raise
     card.write_numbers(dataset, folder)
 
 

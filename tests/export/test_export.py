@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import resource
 import signal
 import sys
 
@@ -130,6 +131,19 @@ def test_a_failure_leaves_nothing_behind(problem, dataset, tmp_path, monkeypatch
     expected = UserError if isinstance(problem, OSError) else RuntimeError
     with pytest.raises(expected, match=r"No space left|odd"):
         ltdd_jax.export_dataset(dataset, "png", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["png", "tfds", "webdataset"])
+def test_a_disk_that_takes_no_more_is_one_sentence(format, tmp_path):
+    """Breaks when a library's own error for it, such as array_record's, ends in a traceback."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written \(File too large\)"):
+            ltdd_jax.export_dataset(distilled.make_set("colour"), format, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
 
 
