@@ -99,7 +99,13 @@ def group_cosine(gradients: Params, first: Sequence[int], second: Sequence[int])
 
     Returns:
       In [-1, 1]; negative where a step for one group alone harms the other.
+
+    Raises:
+      ValueError: a group has no class.
     """
+    for name, group in (("first", first), ("second", second)):
+        if not len(group):
+            raise ValueError(f"{name} has no class, so that there is nothing to compare")
     a, b = (_sum_classes(gradients, group) for group in (first, second))
     return float(optax.tree.vdot(a, b) / (optax.tree.norm(a) * optax.tree.norm(b)))
 

@@ -70,3 +70,10 @@ def test_shares_by_hand():
 )
 def test_cosine_by_hand(first, second, expected):
     assert geometry.group_cosine(GRADIENTS, first, second) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("first", "second", "empty"), [([], [1], "first"), ([0], [], "second")])
+def test_a_group_without_classes_is_named(first, second, empty):
+    """Breaks when a set without a tail gets an error of indices, or NaN, for an answer."""
+    with pytest.raises(ValueError, match=f"{empty} has no class"):
+        geometry.group_cosine(GRADIENTS, first, second)
