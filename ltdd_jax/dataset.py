@@ -1,5 +1,6 @@
 """A distilled set in memory, as `load_dataset` and `distill_dataset` return it."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -132,22 +133,16 @@ def load_dataset(directory: str | os.PathLike[str], set_name: str = "") -> Disti
     if not files.is_local(root):
         root = files.resolve(os.fspath(directory))
     home = root / "sets" / set_name if set_name else root
-    path = home / "synthetic" / _FILE
+    path, record = home / "synthetic" / _FILE, home / "set.json"
     if not files.exists(path):
         raise UserError(f"{path} is missing: there is no distilled set; run the distillation first")
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
+    with _explain(path):
+        found = _read_arrays(path)
         arrays = {n: found[n] for n in ("images", "pixels", "labels", "label_logits")}
         step_size, names = float(found["step_size"]), found["class_names"]
-        config = json.loads((home / "set.json").read_text())["config"]
+    with _explain(record):
+        config = json.loads(record.read_text())["config"]
         network, augmentation = config["net"], config["augment"]["strategy"]
-    except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
-        files.raise_if_unreadable(path, error)
-        raise UserError(
-            f"{path} or the set.json of this set is damaged ({error!r}); run --stage=distill "
-            "again with the same --workdir"
-        ) from error
     found_set = DistilledDataset(
         **arrays,
         step_size=step_size,
@@ -165,30 +160,43 @@ def _relabel(dataset, folder):
     from ltdd_jax.runtime import files
 
     pointer = folder / "labels.json"
-    if not pointer.exists():
+    if not files.exists(pointer):
         return dataset
-    try:
+    with _explain(pointer):
         record = json.loads(pointer.read_text())
-        if not record["file"]:
-            return dataset
-        path = folder / record["file"]
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        name, recipe = record["file"], record.get("recipe")
+    if not name:
+        return dataset
+    with _explain(folder / name):
+        arrays = _read_arrays(folder / name)
         dataset = dataset.expand()  # every picture has its own labels
-        labels = arrays["views"] if "views" in arrays else arrays["label_logits"]
+        key = arrays["key"] if "views" in arrays else None
+        labels = arrays["label_logits" if key is None else "views"]
         if labels.shape[-2] != len(dataset.labels):
             raise ValueError(f"it labels {labels.shape[-2]} images, not {len(dataset.labels)}")
-        if "views" not in arrays:
-            return dataclasses.replace(dataset, label_logits=labels)
-        from ltdd_jax.data import views
+    if key is None:
+        return dataclasses.replace(dataset, label_logits=labels)
+    from ltdd_jax.data import views
 
-        recipe = record["recipe"]
-        recipe = views.Recipe(**recipe | {"area": tuple(recipe["area"])})
-        stored = views.StoredViews(labels, arrays["key"], recipe)
-        return dataclasses.replace(dataset, views=stored)
-    except Exception as error:  # as above
-        files.raise_if_unreadable(pointer, error)
+    with _explain(pointer):
+        made = views.Recipe(**recipe | {"area": tuple(recipe["area"])})
+    return dataclasses.replace(dataset, views=views.StoredViews(labels, key, made))
+
+
+def _read_arrays(path):
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+@contextlib.contextmanager
+def _explain(path):
+    """Tells what fails inside as a file that cannot be read now, or that is damaged."""
+    from ltdd_jax.runtime import files
+
+    try:
+        yield
+    except Exception as error:  # a damaged archive raises errors of zipfile, zlib or NumPy
+        files.raise_if_unreadable(path, error)
         raise UserError(
-            f"{pointer} or the labels that it names are damaged ({error!r}); run --stage=distill "
-            "again with the same --workdir"
+            f"{path} is damaged ({error!r}); run --stage=distill again with the same --workdir"
         ) from error

@@ -54,11 +54,20 @@ def test_a_set_in_an_object_store_is_looked_for_there(dataset, tmp_path, monkeyp
     np.testing.assert_array_equal(loaded.images, dataset.images)
 
 
-@pytest.mark.parametrize("name", ["synthetic.npz", "labels.json"])
+PARTS = ["synthetic.npz", "set.json", "labels.json", "labels-0.npz"]
+
+
+def write_relabelled_run(dataset, root):
+    """A working directory whose labels were replaced."""
+    write_run(dataset, root)
+    np.savez(root / "synthetic" / "labels-0.npz", label_logits=dataset.label_logits)
+    (root / "synthetic" / "labels.json").write_text('{"file": "labels-0.npz"}')
+
+
+@pytest.mark.parametrize("name", PARTS)
 def test_a_set_that_cannot_be_read_now_is_not_called_damaged(dataset, tmp_path, monkeypatch, name):
-    """Breaks when missing permission sends the user to a new distillation."""
-    write_run(dataset, tmp_path)
-    (tmp_path / "synthetic" / "labels.json").write_text('{"file": ""}')
+    """Breaks when missing permission sends the user to a new distillation, or to another file."""
+    write_relabelled_run(dataset, tmp_path)
     for read in ("read_bytes", "read_text"):
         whole = getattr(type(epath.Path(tmp_path)), read)
 
@@ -69,6 +78,17 @@ def test_a_set_that_cannot_be_read_now_is_not_called_damaged(dataset, tmp_path, 
 
         monkeypatch.setattr(type(epath.Path(tmp_path)), read, fail)
     with pytest.raises(UserError, match=f"{name} cannot be read now: Permission denied"):
+        ltdd_jax.load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_damaged_part_of_a_set_is_named(dataset, tmp_path, name):
+    """Breaks when the user looks for the damage in a file that is whole."""
+    write_relabelled_run(dataset, tmp_path)
+    assert len(ltdd_jax.load_dataset(tmp_path).labels) == len(dataset.labels)
+    (path,) = tmp_path.rglob(name)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(UserError, match=f"{name} is damaged .* run --stage=distill again"):
         ltdd_jax.load_dataset(tmp_path)
 
 
