@@ -80,10 +80,16 @@ def _existing_part(path):
     return place
 
 
-def write_bytes(path: epath.PathLike, content: bytes) -> None:
+def write_bytes(path: epath.PathLike, content: bytes, *, writer: str = "") -> None:
     """Replaces a file in one step: readers find the old content or the new, never half of it.
 
-    Of several processes the first writes; the others return at once.
+    Of several processes of a run the first writes; the others return at once.
+
+    Args:
+      path: of the file.
+      content: of the file.
+      writer: tells this program apart from others that may write the file at the same moment,
+        where no lock keeps them out.
 
     Raises:
       UserError: it cannot be written (full disk, no permission); the old content is intact.
@@ -96,13 +102,12 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
         if not is_local(path):
             path.write_bytes(content)  # object stores show an object once it is whole
             return
-        _replace(path, content)
+        _replace(path, content, path.parent / temporary_name(path.name, writer))
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
-def _replace(path, content):
-    temporary = path.parent / temporary_name(path.name)
+def _replace(path, content, temporary):
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -115,14 +120,14 @@ def _replace(path, content):
         raise
 
 
-def temporary_name(name: str) -> str:
+def temporary_name(name: str, writer: str = "") -> str:
     """Name of the file that a killed `write_bytes` of a file called `name` leaves beside it."""
-    return f".{name}.tmp"
+    return f".{name}.{writer}.tmp" if writer else f".{name}.tmp"
 
 
-def write_text(path: epath.PathLike, text: str) -> None:
+def write_text(path: epath.PathLike, text: str, *, writer: str = "") -> None:
     """`write_bytes` of a text in UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), writer=writer)
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:

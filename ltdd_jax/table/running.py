@@ -1,6 +1,7 @@
 """Runs the cells of a table one after the other; what is finished is never done again."""
 
 import json
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -165,7 +166,10 @@ def list_states(jobs: Sequence[Job], book: Book) -> list[State]:
 
 
 def write_table(jobs: Sequence[Job], book: Book, title: str) -> None:
-    """Writes the four files from the cells that are finished."""
+    """Writes the four files from the cells that are finished.
+
+    Other programs that run other cells of the table may do so at the same moment.
+    """
     reports = [(job, book.read(job)) for job in jobs]
     finished = [(job, report) for job, report in reports if report is not None]
     lines = collect_lines(finished, literature.find)
@@ -177,7 +181,7 @@ def write_table(jobs: Sequence[Job], book: Book, title: str) -> None:
         render_page(page, list_states(jobs, book)),
     )
     for name, content in zip(FILES, contents, strict=True):
-        files.write_text(book.root / name, content)
+        files.write_text(book.root / name, content, writer=str(os.getpid()))
 
 
 def describe_plan(

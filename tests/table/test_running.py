@@ -166,3 +166,21 @@ def test_a_report_says_nothing_of_cells_with_other_settings(book):
     running.write_table(changed, book, "A table")
     assert "| MTT |" not in (book.root / "table.md").read_text()
     assert json.loads(book.find_report(changed[0]).read_text())  # it is there all the same
+
+
+def test_two_programs_write_the_table_at_one_moment(book, monkeypatch):
+    """Breaks when one takes the half-written file of the other away, which then stops."""
+    jobs, sync = made_up.make_all(*METHODS), running.files.os.fsync
+
+    def write_meanwhile(descriptor):
+        with monkeypatch.context() as patch:
+            patch.setattr(running.files.os, "fsync", sync)
+            patch.setattr(running.os, "getpid", lambda: 0)
+            running.write_table(jobs, book, "Theirs")
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running.files.os, "fsync", write_meanwhile)
+        running.write_table(jobs, book, "Ours")
+    assert "Ours" in (book.root / "table.html").read_text()
+    assert {path.name for path in book.root.iterdir()} == set(running.FILES)
