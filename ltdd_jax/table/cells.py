@@ -95,8 +95,12 @@ class Job:
         """
         sections = [name for name in self.config if name not in ("runtime", "name")]
         found = configs.identity(self.config, [*sections, "runtime.precision"])
-        places = {name: self.config.data[name] for name in _PLACES if self.config.data[name]}
-        return configs.identity_hash(found | ({"places": places} if places else {}))
+        return configs.identity_hash(found | ({"places": self.places} if self.places else {}))
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where pictures of one's own lie, by field of the section data; empty without any."""
+        return {name: self.config.data[name] for name in _PLACES if self.config.data[name]}
 
 
 def load_table(argument: str) -> tuple[Table, pathlib.Path]:
@@ -168,7 +172,7 @@ def make_jobs(
             f"cell {judges['test']} is judged on the test set and cell {judges['held_out']} on "
             "held-out training images: give all cells of a table the same data.judge"
         )
-    return list(jobs.values())
+    return _separate(list(jobs.values()))
 
 
 def parse_value(field: str, text: str) -> Any:
@@ -200,6 +204,19 @@ def _make_job(name, cell, home, overrides):
         raise UserError(f"the config makes it {config.distill.method} and not {cell.method}")
     configs.validate(config, settled=False)
     return Job(name, cell, config, base, _name_directory(config))
+
+
+def _separate(jobs):
+    """Gives other pictures a directory of their own.
+
+    The first that a table names are where they always were, also after they have moved.
+    """
+    first: dict[str, dict[str, str]] = {}
+    for number, job in enumerate(jobs):
+        if first.setdefault(job.directory, job.places) != job.places:
+            digest = configs.identity_hash(job.places)[:_HASH_DIGITS]
+            jobs[number] = dataclasses.replace(job, directory=f"{job.directory}-{digest}")
+    return jobs
 
 
 def _packaged(name):

@@ -59,6 +59,18 @@ def test_other_pictures_are_another_result_in_the_same_directory(field):
     assert one.directory == other.directory  # whose record says whether they are the same pictures
 
 
+@pytest.mark.parametrize("field", ["data.path", "data.train_list"])
+def test_other_pictures_in_one_table_have_a_directory_of_their_own(field):
+    """Breaks when the second set of pictures is refused where the first one's results lie."""
+    cells = [
+        Cell("imagenet_lt", "datm", argument="official_ipc10", overrides={field: place}, name=name)
+        for name, place in (("a", "here"), ("b", "there"), ("c", "here"))
+    ]
+    a, b, c = make(*cells)
+    assert a.directory == c.directory == make(cells[0])[0].directory
+    assert b.directory.startswith(a.directory + "-")
+
+
 def test_the_command_line_overrides_the_table_which_overrides_the_config():
     cell = Cell("digits_lt", "datm", overrides={"net.width": 8, "distill.ipc": 3})
     (job,) = make(cell, overrides={"net.width": "12"})
