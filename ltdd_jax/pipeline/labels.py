@@ -25,7 +25,7 @@ from ltdd_jax.pipeline.run import Run
 from ltdd_jax.runtime import files, prng, processes
 from ltdd_jax.types import UserError
 
-TEACHER, EXPERT = "teacher", "classifier"  # kinds of the networks that label
+EXPERT = "classifier"  # the kind of expert that labels
 _HASH_DIGITS = 8
 
 
@@ -36,8 +36,8 @@ def add_needs(run: Run, method: Method) -> Method:
         kinds = (*kinds, *(kind for kind in experts.KINDS if kind not in kinds))
     asked = method.teachers
     taught = run.config.labels.relabel in ("teacher", "views") or has_taught(run)
-    if taught and TEACHER not in asked:
-        asked = (*asked, TEACHER)
+    if taught and teachers.TEACHER not in asked:
+        asked = (*asked, teachers.TEACHER)
     return dataclasses.replace(method, experts=kinds, teachers=asked)
 
 
@@ -54,7 +54,7 @@ def identify_source(run: Run) -> dict[str, Any]:
         found["experts"] = experts.identify(run, EXPERT)
         found["num_experts"] = run.config.experts.num_experts
     if settings.relabel in ("teacher", "views"):
-        found["teacher"] = teachers.identify(run, TEACHER)
+        found["teacher"] = teachers.identify(run, teachers.TEACHER)
     if settings.relabel == "views":
         recipe = dataclasses.asdict(protocols.make_recipe(run))
         found["recipe"] = recipe | {"area": list(recipe["area"])}
@@ -200,7 +200,9 @@ def _make(run, found):
     source, images = run.config.labels.relabel, np.asarray(found.synthetic.images)
     if source == "views":
         key = prng.stream_key(run.config.seed, "views")
-        stored = label_views(run, teachers.read_teachers(run, TEACHER), images, found.labels, key)
+        stored = label_views(
+            run, teachers.read_teachers(run, teachers.TEACHER), images, found.labels, key
+        )
         return {"views": stored.logits, "key": stored.key}
     if source == "none":
         logits = np.asarray(found.synthetic.label_logits)
@@ -213,7 +215,7 @@ def _make(run, found):
 def _make_mean(run):
     """images -> mean logits of the experts or teachers."""
     if run.config.labels.relabel != "experts":
-        asked = teachers.read_teachers(run, TEACHER)
+        asked = teachers.read_teachers(run, teachers.TEACHER)
         return lambda images: ask_teachers(asked, images)
     apply, read = jax.jit(run.problem.network.apply), experts.Snapshots(run).read
     count = run.config.experts.num_experts

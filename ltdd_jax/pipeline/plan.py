@@ -187,11 +187,12 @@ def count_flops(run: Run, method: Method) -> dict[str, float]:
 
 
 def _count_taught(run, seen):
-    """One row of block (ii), whose teacher is taken to be of the student's size."""
-    settings, forward = run.config.student, run.problem.network.sizes.flops
-    asked = 0 if run.config.labels.relabel == "views" else 1
-    passes = run.config.evaluation.num_seeds * settings.num_epochs * seen
-    return passes * (_GRADIENT_FORWARDS + asked) * forward
+    """One row of block (ii): a step of every student, and the answers of its live teachers."""
+    is_live = run.config.labels.relabel != "views"
+    asked = teachers.list_networks(run, teachers.TEACHER) if is_live else ()
+    of_view = _GRADIENT_FORWARDS * run.problem.network.sizes.flops
+    of_view += sum(network.sizes.flops for network in asked)
+    return run.config.evaluation.num_seeds * run.config.student.num_epochs * seen * of_view
 
 
 def time_flops(run: Run) -> float:
@@ -296,7 +297,7 @@ def _describe_norms(run):
     itself better (docs/results/index.md, "Norms of teacher and student").
     """
     own = run.problem.network.has_statistics
-    members = teachers.list_members(run, "teacher")
+    members = teachers.list_members(run, teachers.TEACHER)
     others = [member.net for member in members if member.network().has_statistics != own]
     if not others:
         return []

@@ -54,7 +54,7 @@ def measure_teachers(run: Run) -> dict[str, Any]:
       `mean` and `balanced` accuracy in percent, that of the groups of classes, `per_class`, and
       `nets`, how many networks are averaged.
     """
-    asked, problem = teachers.read_teachers(run, labels_of.TEACHER), run.problem
+    asked, problem = teachers.read_teachers(run, teachers.TEACHER), run.problem
     logits = ask_teachers(asked, problem.test_images)
     accuracies = metrics.per_class_accuracy(
         logits.argmax(axis=1)[None], problem.test.labels, problem.num_classes
@@ -73,7 +73,7 @@ class _School:
 
     @functools.cached_property
     def teachers(self) -> tuple[Teacher, ...]:
-        return teachers.read_teachers(self.run, labels_of.TEACHER)
+        return teachers.read_teachers(self.run, teachers.TEACHER)
 
     def make_row(self, name, title, found, stored) -> Row:
         """The row of a set; `stored` are its views if they are stored already."""
@@ -177,7 +177,7 @@ def _count_views(run):
 def identify(run: Run) -> dict[str, Any]:
     """What decides the labels that the students learn from."""
     settings = run.config.labels
-    found: dict[str, Any] = {"teacher": teachers.identify(run, labels_of.TEACHER)}
+    found: dict[str, Any] = {"teacher": teachers.identify(run, teachers.TEACHER)}
     found["calibration"] = settings.calibration
     if settings.relabel == "views":
         found |= {"views": settings.views, "dtype": settings.view_dtype}

@@ -21,7 +21,8 @@ from ltdd_jax.runtime.progress import progress
 from ltdd_jax.teachers import train as teacher_training
 from ltdd_jax.types import AugmentFn, Params, UserError
 
-KINDS = ("teacher", "observer")  # sections of the config
+TEACHER = "teacher"  # the kind that labels
+KINDS = (TEACHER, "observer")  # sections of the config
 _HASH_DIGITS = 8
 _RESNET32_WIDTH = 64
 _CHECKPOINTS = 3  # states on disk at once: two kept, one being written

@@ -153,3 +153,22 @@ def test_other_norms_of_teacher_and_student_are_told(tmp_path, student, taught_b
 
     without = small_run.make_run(tmp_path, network, evaluation__blocks=("i",), **sizes)
     assert "batch norms" not in plan.describe(without, distill.make_method(without))
+
+
+def test_every_live_teacher_is_counted_by_its_own_size(tmp_path):
+    """Breaks when a row that asks several networks, or wider ones, is said to cost less."""
+    network = nets.build("mlp", image_shape=(2, 2, 1), num_classes=3)
+
+    def count(*taught_by, **fields):
+        fields |= {"distill__method": "random", "distill__ipc": 2, "net__name": "mlp"}
+        fields |= {"teacher__nets": taught_by, "student__num_epochs": 7, "evaluation__num_seeds": 5}
+        run = small_run.make_run(tmp_path, network, evaluation__blocks=("ii",), **fields)
+        return plan.count_flops(run, distill.make_method(run))["evaluate"]
+
+    views, of_student = 7 * 5 * 6, 3 * network.sizes.flops
+    wide = nets.build("convnet", image_shape=(2, 2, 1), num_classes=3, width=9, depth=1)
+    slim = nets.build("mlp", image_shape=(2, 2, 1), num_classes=3, width=9)
+    both = slim.sizes.flops + wide.sizes.flops
+    sizes = {"teacher__width": 9, "teacher__depth": 1}
+    assert count("mlp", "convnet", **sizes) == views * (of_student + both)
+    assert count("mlp", labels__relabel="views") == views * of_student
