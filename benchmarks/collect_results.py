@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import datetime
 import json
-import os
 import pathlib
 import platform
 import subprocess
@@ -23,7 +22,7 @@ from typing import Any
 import measured
 from command_settings import check_command
 
-from ltdd_jax import config, literature, records
+from ltdd_jax import backend, config, literature, records
 from ltdd_jax.errors import UserError
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.table import collecting
@@ -290,7 +289,7 @@ def describe_machine() -> str:
         name = next(
             (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), name
         )
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = backend.count_cores()
     return f"{count} core{'s' * (count != 1)} of {name or platform.machine()}"
 
 

@@ -8,6 +8,7 @@ compiled for it takes the branches that a run there takes.
 import contextlib
 import contextvars
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -88,3 +89,10 @@ def device_memory() -> int | None:
     if "bytes_limit" not in stats:
         return None
     return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+
+
+def count_cores() -> int:
+    """Cores that this process may use; all of the machine where the system cannot say (macOS)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,6 +1,7 @@
 """One module answers which machine a program is for, and can answer for one that is not there."""
 
 import ast
+import os
 import pathlib
 
 import jax
@@ -101,3 +102,13 @@ def test_convolution_takes_the_branches_of_the_assumed_machine():
     assert lower("tpu", False).count("stablehlo.convolution") == 1
     assert lower("cpu", True).count("stablehlo.dot_general") == 3
     assert lower("tpu", True).count("stablehlo.dot_general") == 1
+
+
+def test_cores_are_counted_where_the_system_does_not_say_which_are_ours(monkeypatch):
+    """Breaks when a run with a budget ends in a traceback on macOS."""
+    assert backend.count_cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert backend.count_cores() == 3
+    asking = [path for path in PACKAGE.rglob("*.py") if "sched_getaffinity" in path.read_text()]
+    assert [path.stem for path in asking] == ["backend"]

@@ -1,7 +1,5 @@
 """What the data decide of a config: settings for a budget, whitening, batches; and warnings."""
 
-import os
-
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -89,7 +87,7 @@ def _choose_for_budget(config, train, keep):
         fixed=keep | presets.PRESETS[config.distill.method].settings.keys(),
         class_counts=[int(n) for n in train.class_counts()],
         image_shape=train.images.shape[1:],
-        num_cores=len(os.sched_getaffinity(0)),
+        num_cores=backend.count_cores(),
         experts=_list_experts(config),
         num_phases=len(trajectory.list_phases(config.trajectory)),
         num_teachers=count_teachers(config),
