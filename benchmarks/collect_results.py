@@ -2,6 +2,7 @@
 
     python benchmarks/collect_results.py --workdir=DIR --set=NAME --command='python -m ...' \
         [--pixels=jpeg] [--study=NAME] [--variant=WORDS] [--note=WORDS] [--replace]
+        [--rows=KIND,KIND]
 
 Afterwards `python benchmarks/render_results.py` makes the tables and pictures again. Refused are a
 run that is not finished, a command that has other settings than the run, and numbers that
@@ -309,6 +310,7 @@ def _make_parser():
     say("--flops", type=float, help="of the making of the set, experts included")
     say("--wall_seconds", type=float, help="of the making of the set, in place of the run's own")
     say("--expert_seconds", type=float, help="of experts and teachers, if another run had them")
+    say("--rows", default="", help="only rows of these kinds, such as full_real; all without")
     say("--full", action="store_true", help="also a whole training set of few epochs")
     say("--replace", action="store_true", help="numbers that are there give way")
     say("--unchecked", action="store_true", help="the command is not compared with the run")
@@ -347,6 +349,8 @@ def collect_run(args: argparse.Namespace) -> str:
     )
     iterations = count_iterations(args.workdir, args.set, settings)
     numbers, by_class = collect(report, said, num_iterations=iterations, keep_full=args.full)
+    if args.rows:
+        numbers, by_class = _keep_kinds(args.rows.split(","), numbers, by_class)
     results, classes = (args.results / path.name for path in (measured.RESULTS, measured.PER_CLASS))
     old = measured.read(results)
     rows = measured.add(old, numbers, replace=args.replace)
@@ -358,6 +362,14 @@ def collect_run(args: argparse.Namespace) -> str:
     results.write_text(measured.render(rows), encoding="utf-8")
     classes.write_text(measured.render(by_class, measured.ClassAccuracy), encoding="utf-8")
     return f"{said.run} {said.set_name}: {len(rows) - len(old)} rows are new, {len(numbers)} read"
+
+
+def _keep_kinds(kinds, numbers, by_class):
+    """The rows of some kinds: others of the run may stand there already, from another machine."""
+    for kind in kinds:
+        if kind not in {number.row for number in numbers}:
+            raise UserError(f"--rows: the run has no row {kind!r} for the file")
+    return [row for row in numbers if row.row in kinds], [x for x in by_class if x.row in kinds]
 
 
 def main(argv: list[str]) -> int:

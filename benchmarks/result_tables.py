@@ -314,7 +314,16 @@ def _summary(numbers, words):
         return next((r for r in chosen if r.row == kind and (r.workdir, r.ipc, r.network) ==
                      (row.workdir, row.ipc, "")), None)  # fmt: skip
 
-    whole = [shared(row, "teacher" if row.block == "ii" else "full_real") for row in rows]
+    def find_whole(row):
+        """Of the same directory, or of another with the same data and networks."""
+        if row.block == "ii":
+            return shared(row, "teacher")
+        alike = [r for r in chosen if r.row == "full_real" and not r.network and
+                 (r.data, r.imbalance_factor, r.width) == (row.data, row.imbalance_factor,
+                  row.width)]  # fmt: skip
+        return shared(row, "full_real") or next(iter(alike), None)
+
+    whole = [find_whole(row) for row in rows]
     columns = {
         "data": [say.describe(row) for row in rows],
         "method": [say.title(row) for row in rows],

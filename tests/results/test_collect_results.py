@@ -181,6 +181,22 @@ def test_a_whole_training_set_must_have_been_trained_on(tmp_path, epochs, more, 
     assert sum(row["row"] == "full_real" for row in read(tmp_path)) == expected
 
 
+def test_some_rows_can_be_taken_alone(tmp_path, capsys):
+    """Breaks when a row that was missing brings others along that contradict those in the file."""
+    home = write_run(tmp_path / "run")
+    assert collect(tmp_path) == 0
+    report = make_report(distilled=make_result(71.0), full_real=make_result(90.0, num_epochs=21))
+    (home / "report.json").write_text(json.dumps(report))
+    assert collect(tmp_path, "--rows=full_real,best") == 2
+    assert "the run has no row 'best'" in capsys.readouterr().err and len(read(tmp_path)) == 3
+    before = read(tmp_path, "per_class.csv")
+    assert collect(tmp_path, "--rows=full_real") == 0
+    assert find(tmp_path, "distilled")["mean"] == "70" and len(read(tmp_path)) == 4
+    assert find(tmp_path, "full_real")["mean"] == "90"
+    by_class = read(tmp_path, "per_class.csv")
+    assert [row for row in by_class if row["row"] != "full_real"] == before
+
+
 def test_what_training_images_judged_belongs_to_a_study(tmp_path, capsys):
     """Breaks when an accuracy on training images reads as one on the test set."""
     config = make_config("cifar10_lt", "if100_ipc10")

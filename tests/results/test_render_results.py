@@ -238,6 +238,17 @@ def test_a_summary_keeps_the_order_that_the_page_gives():
     assert row["random real"] == "30.0 ± 0.5" and row["whole training set"] == "80.0 ± 0.5"
 
 
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [({}, "80.0 ± 0.5"), ({"width": 16}, None), ({"imbalance_factor": 7.0}, None)],
+)
+def test_a_summary_finds_the_whole_training_set_in_other_directories(more, shown):
+    """Breaks when it stands beside sets of other data or networks, or is not found."""
+    numbers = [RANDOM, *SETS, make_number(80.0, "full_real", run="elsewhere", **more)]
+    table = render("summary block=i rows=dir/dm", numbers)
+    assert dict(zip(table[0], table[1], strict=True)).get("whole training set") == shown
+
+
 def test_a_summary_says_what_no_column_does():
     """Breaks when two networks pass for five, or a set for one that needs no experts."""
     numbers = [
