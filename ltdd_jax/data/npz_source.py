@@ -49,8 +49,8 @@ def read_npz(
     the test set. Test arrays are read only if they are asked for.
 
     Args:
-      request: `path` is the file: images uint8 [N, H, W, C] (or [N, H, W]), labels integers [N]
-        in 0..K-1, class_names K texts.
+      request: `path` is the file: images uint8 [N, H, W, C] (or [N, H, W]), C = 1 or 3, labels
+        integers [N] in 0..K-1, class_names K texts.
       splits: "train", "test" or both.
 
     Returns:

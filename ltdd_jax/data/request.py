@@ -92,6 +92,15 @@ def is_regular_file(location: epath.Path) -> bool:
     return location.is_file() if is_remote(location) else os.path.isfile(location)
 
 
+def check_channels(source: str, channels: int) -> None:
+    """Raises UserError unless images are grey or coloured: no others can be drawn or exported."""
+    if channels not in (1, 3):
+        raise UserError(
+            f"the images of {source!r} have {channels} channels, but grey ones (1) or coloured "
+            "ones (3) are needed; leave out the others, such as transparency."
+        )
+
+
 def check_memory(needed: float, what: str, remedy: str) -> None:
     """Raises UserError if `needed` bytes are not free in this machine's memory.
 

@@ -22,7 +22,7 @@ from ltdd_jax.data import (
     long_tail,
     npz_source,
 )
-from ltdd_jax.data.request import SPLITS, Request, describe_error
+from ltdd_jax.data.request import SPLITS, Request, check_channels, describe_error
 from ltdd_jax.errors import Interrupted, UserError
 
 _TFDS_PREFIX = "tfds:"
@@ -390,6 +390,7 @@ def _check_set(name: str, source: Source, image_set: ImageSet, image_size: int) 
         raise UserError(
             f"the source {name!r} has one class only; a classifier needs at least two classes."
         )
+    check_channels(name, image_set.images.shape[3])
     height, width = image_set.images.shape[1:3]
     if image_size and not source.resizes and (height, width) != (image_size, image_size):
         raise UserError(

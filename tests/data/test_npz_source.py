@@ -125,6 +125,14 @@ def test_wrong_arrays_are_named(changes, message, load):
         load(**changes)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_that_cannot_be_drawn_are_refused(load, channels):
+    """Breaks when arrays with transparency end in a traceback once the set is distilled."""
+    train, test = (np.zeros((n, 4, 5, channels), np.uint8) for n in (20, 6))
+    with pytest.raises(UserError, match=f"images of 'npz' have {channels} channels, but grey"):
+        load(images=train, test_images=test)
+
+
 def test_file_that_is_no_npz(load, tmp_path):
     for content in (b"", b"no archive", b"PK\x03\x04 cut off"):
         with pytest.raises(UserError, match=r"own.npz is no intact .npz file .*numpy.savez"):
