@@ -217,8 +217,8 @@ def _find_compilation_cache(wanted: str) -> str:
     """Directory of compiled programs, made if absent; "" keeps none."""
     if wanted == "off" or not files.is_local(wanted):
         return "" if wanted == "off" else wanted
-    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    path = pathlib.Path(wanted) if wanted else home / "ltdd_jax" / "xla"
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    path = pathlib.Path(wanted or f"{home}/ltdd_jax/xla").expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path):

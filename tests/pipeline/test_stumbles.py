@@ -337,6 +337,18 @@ def test_cache_of_programs_that_cannot_be_written(tmp_path, monkeypatch, capfd):
     assert pipeline._find_compilation_cache("off") == ""
 
 
+def test_cache_of_programs_lies_at_home(tmp_path, monkeypatch):
+    """Breaks when an empty variable, or a ~ that no shell replaced, puts it where one stands."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert pipeline._find_compilation_cache("") == str(home / ".cache" / "ltdd_jax" / "xla")
+    assert pipeline._find_compilation_cache("~/xla") == str(home / "xla")
+    assert list(here.iterdir()) == []
+
+
 def test_impossible_run_is_refused_before_it_leaves_a_trace(tmp_path, monkeypatch):
     """Breaks when lowering a number that was refused is a change of settings."""
     monkeypatch.setattr(files, "free_bytes", lambda _: 1000)
