@@ -109,7 +109,7 @@ INSIDE = {
     "pipeline.loop": set(),
     "pipeline.health": set(),
     "pipeline.run": {"pipeline.problem", "pipeline.workspace"},
-    "pipeline.live": {"pipeline.run"},
+    "pipeline.live": {"pipeline.artefacts", "pipeline.run"},
     "pipeline.artefacts": {"pipeline.run"},
     "pipeline.experts": {
         *("pipeline.health", "pipeline.loop", "pipeline.problem", "pipeline.run"),

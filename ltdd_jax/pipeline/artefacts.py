@@ -91,10 +91,7 @@ def write_set(
 
     The entry `partition` is there only where images hold several pictures.
     """
-    images = np.asarray(synthetic.images)
-    preprocessing = run.problem.preprocessing
-    factor = partition if preprocessing.whitens else 1  # only whitening mixes pixels of an image
-    pixels = mosaic.map_cells(lambda x: normalize.invert(preprocessing, x), images, factor)
+    images, pixels = np.asarray(synthetic.images), make_pixels(run, synthetic, partition)
     more: dict[str, Any] = {"partition": np.int32(partition)} if partition > 1 else {}
     buffer = io.BytesIO()
     np.savez(
@@ -115,6 +112,15 @@ def write_set(
     sheet.save(buffer, format="PNG", optimize=True)
     files.write_bytes(run.workspace.synthetic / GRID, buffer.getvalue())
     processes.say(f"distilled set: {find_set(run, name)}, grid.png beside it")
+
+
+def make_pixels(run: Run, synthetic: SyntheticSet, partition: int) -> np.ndarray:
+    """The pictures of a set as they are looked at, uint8 [S, H, W, C]."""
+    preprocessing = run.problem.preprocessing
+    factor = partition if preprocessing.whitens else 1  # only whitening mixes pixels of an image
+    return mosaic.map_cells(
+        lambda x: normalize.invert(preprocessing, x), np.asarray(synthetic.images), factor
+    )
 
 
 def read_pixels(run: Run, name: str) -> np.ndarray | None:

@@ -151,7 +151,7 @@ def run_distill(run: Run, method: Method) -> SyntheticSet:
     if done < method.num_iterations:
         with run.workspace.events.record("distill", done):
             if done == 0:
-                live.show_set(run, method.result(state), method.labels, 0)
+                live.show_set(run, method, state, 0)
             state = _optimise(run, method, checkpoints, state, window, done)
     synthetic = method.result(state)
     artefacts.write_set(run, synthetic, method.labels, artefacts.FINAL, method.partition)
@@ -232,7 +232,7 @@ def _optimise(run, method, checkpoints, state, window, done):
                 kept = method.result(state)
                 artefacts.write_set(run, kept, method.labels, name, method.partition)
             if is_kept or done == total:  # before the checkpoint: what follows it is not repeated
-                live.show_set(run, method.result(state), method.labels, done)
+                live.show_set(run, method, state, done)
             return count
 
         def save(done):

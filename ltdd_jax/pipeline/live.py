@@ -4,21 +4,22 @@ from typing import Any
 
 import numpy as np
 
-from ltdd_jax.data import normalize
+from ltdd_jax.distill import Method
+from ltdd_jax.pipeline import artefacts
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.report import grid
-from ltdd_jax.types import SyntheticSet
 
 _SIDE = 1000  # pixels of the picture of a set, at most
 _PREFIX = "iteration_"  # of the rows of sets kept on the way
 
 
-def show_set(run: Run, synthetic: SyntheticSet, labels: np.ndarray, iteration: int) -> None:
-    """The images of a set in a grid, and the spread of its values."""
+def show_set(run: Run, method: Method, state: Any, iteration: int) -> None:
+    """The images of a set in a grid, as grid.png has them, and the spread of its values."""
     if not run.config.runtime.tensorboard:
         return
-    pixels = normalize.invert(run.problem.preprocessing, np.asarray(synthetic.images))
-    sheet = grid.draw_grid(pixels, labels, run.problem.train.class_names, max_side=_SIDE)
+    synthetic = method.result(state)
+    pixels = artefacts.make_pixels(run, synthetic, method.partition)
+    sheet = grid.draw_grid(pixels, method.labels, run.problem.train.class_names, max_side=_SIDE)
     run.workspace.events.write(
         "distill",
         iteration,

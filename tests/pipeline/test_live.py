@@ -1,15 +1,22 @@
 """Breaks when TensorBoard shows other numbers than metrics.jsonl, or a resumed run's twice."""
 
+import dataclasses
+import io
 import itertools
 import json
 import signal
 import sys
+import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from ltdd_jax.data import normalize
+from ltdd_jax.pipeline import artefacts, live
 from ltdd_jax.runtime import interrupt
 from ltdd_jax.types import Interrupted, UserError
+from tests.pipeline import small_run
 
 pytest.importorskip("tensorboardX", reason="the event files are written with tensorboardX")
 accumulators = pytest.importorskip(
@@ -53,6 +60,24 @@ def test_event_files_say_what_the_metrics_say(copy, run, monkeypatch):
         (event,) = accuracies.Scalars(f"accuracy/{name}")
         np.testing.assert_allclose(event.value, row["balanced"], 1e-6)
         assert event.step == (0 if name.startswith("initial") else 7)
+
+
+def test_pictures_of_cells_are_shown_as_they_are_stored(tmp_path):
+    """Breaks when the whitening of an image that holds several pictures is undone as one of all."""
+    run = small_run.make_run(tmp_path, runtime__tensorboard=True)
+    whitening = normalize.fit(run.problem.train.images, whiten=True)
+    run = dataclasses.replace(
+        run, problem=dataclasses.replace(run.problem, preprocessing=whitening)
+    )
+    found = small_run.write_sets(run, partition=2)[artefacts.FINAL]
+    labels = artefacts.read_set(run, artefacts.FINAL).labels
+    method = types.SimpleNamespace(labels=labels, partition=2, result=lambda state: state)
+    with run.workspace.events.record("distill", 0):
+        live.show_set(run, method, found, 0)
+    (shown,) = read(tmp_path / "tensorboard" / "distill").Images("distilled_images")
+    picture = Image.open(io.BytesIO(shown.encoded_image_string))
+    stored = Image.open(run.workspace.synthetic / artefacts.GRID)
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(stored))
 
 
 def test_a_missing_package_leaves_no_trace(run, tmp_path, monkeypatch):
