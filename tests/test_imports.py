@@ -146,7 +146,8 @@ INSIDE = {
     },
     "pipeline.transfer": {"pipeline.problem", "pipeline.rows", "pipeline.run"},
     "pipeline.plan": {
-        *("pipeline.artefacts", "pipeline.experts", "pipeline.run", "pipeline.teachers"),
+        *("pipeline.artefacts", "pipeline.experts", "pipeline.protocols", "pipeline.run"),
+        *("pipeline.teachers", "pipeline.transfer"),
     },
     "pipeline.cost": {
         *("pipeline.distill", "pipeline.experts", "pipeline.labels", "pipeline.plan"),

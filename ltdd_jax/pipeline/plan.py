@@ -1,5 +1,6 @@
 """What a run is going to do and cost, said before it starts."""
 
+import collections
 import time
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.nets import Network
-from ltdd_jax.pipeline import artefacts, teachers
+from ltdd_jax.pipeline import artefacts, protocols, teachers, transfer
 from ltdd_jax.pipeline import experts as expert_stage
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
@@ -174,6 +175,9 @@ def count_flops(run: Run, method: Method) -> dict[str, float]:
     own, baselines = small * (3 if method.num_iterations else 1), small * (1 + tuned)
     has = {block: block in settings.blocks for block in ("i", "ii")}
     own += small * len(settings.extra_rows) * bool(method.num_iterations)
+    own += small * _count_kept(run, method)
+    elsewhere = _count_transferred(run, seen)  # of the set and of random real images alike
+    own, baselines = own + elsewhere, baselines + elsewhere
     taught = _count_taught(run, seen) if has["ii"] else 0.0
     rates = len(config.student.learning_rates)
     return {
@@ -184,6 +188,21 @@ def count_flops(run: Run, method: Method) -> dict[str, float]:
         "baselines": has["i"] * (baselines + full + full_tuning)
         + taught * (1 + (rates if rates > 1 else 0)),
     }
+
+
+def _count_kept(run, method):
+    """Sets kept on the way that are evaluated too; the last one is the result."""
+    keep = run.config.distill.keep_steps
+    is_wanted = run.config.evaluation.curve and keep and method.num_iterations
+    return (method.num_iterations - 1) // keep if is_wanted else 0
+
+
+def _count_transferred(run, seen):
+    """Every further training of one row: on other networks and with another optimiser."""
+    ways = collections.Counter(name for name, _ in transfer.list_ways(run.config))
+    forward = sum(n * protocols.find_network(run, name).sizes.flops for name, n in ways.items())
+    settings = run.config.evaluation
+    return (settings.num_epochs + 1) * seen * settings.num_seeds * _GRADIENT_FORWARDS * forward
 
 
 def _count_taught(run, seen):
