@@ -27,6 +27,9 @@ _SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 
+# Of a split in other collections; where all class folders are called so they are none.
+_OTHER_SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation"))
+
 Classes = dict[str, list[Entry]]  # class -> pictures
 _TEST_SHARE = 0.2  # of each class, where there is no test
 
@@ -125,12 +128,13 @@ def _sort_into_classes(entries: list[Entry], request: Request) -> dict[str, Clas
     visible = [e for e in entries if not any(p[0] == "." or p == "__MACOSX" for p in e.parts)]
     root, has_splits = _find_root(request.path, visible)
     classes: dict[str, Classes] = {split: {} for split in SPLITS}
-    ignored = []
+    ignored, outside = [], []
     for entry in visible:
         parts = entry.parts[len(root) :]
         parts = parts if has_splits else ("train", *parts)
         inside = entry.parts[: len(root)] == root and len(parts) >= (3 if entry.is_file else 2)
         if not inside or parts[0] not in SPLITS:
+            outside += [entry.name] if entry.is_file and is_picture(entry.parts[-1]) else []
             continue
         of_class = classes[parts[0]].setdefault(parts[1], [])
         if entry.is_file and is_picture(parts[-1]):
@@ -140,6 +144,11 @@ def _sort_into_classes(entries: list[Entry], request: Request) -> dict[str, Clas
     if ignored:
         request.warn(
             f"{request.path}: ignored {len(ignored)} files such as {list_names([min(ignored)])}"
+        )
+    if outside:
+        request.warn(
+            f"{request.path}: ignored {len(outside)} pictures that are in no class folder of "
+            f"train/ or test/, such as {list_names([min(outside)])}"
         )
     return {
         split: {name: sorted(found[name], key=lambda entry: entry.parts) for name in sorted(found)}
@@ -210,8 +219,20 @@ def _find_classes(path: str, entries: list[Entry]) -> Parts:
             f"{path} has neither train/ nor test/ nor class folders with pictures; it must hold "
             "one folder per class, alone or in train/ and test/."
         )
-    tops = {entry.parts[0] for entry in entries if not entry.is_file or len(entry.parts) > 1}
-    return (tops.pop(),) if len(tops) == 1 and min(pictures_at) > 2 else ()
+    tops = _name_folders(entries, 0)
+    root = tuple(tops) if len(tops) == 1 and min(pictures_at) > 2 else ()
+    names = _name_folders(entries, len(root))
+    if {name.lower() for name in names} <= _OTHER_SPLITS:
+        raise UserError(
+            f"{path} has the folders {', '.join(f'{name}/' for name in sorted(names))}, which "
+            "would be taken for classes; rename them to train/ and test/."
+        )
+    return root
+
+
+def _name_folders(entries: list[Entry], depth: int) -> set[str]:
+    """Names of all folders at a depth, from 0."""
+    return {e.parts[depth] for e in entries if len(e.parts) > depth + e.is_file}
 
 
 def is_picture(name: str) -> bool:

@@ -109,6 +109,29 @@ def test_files_that_are_no_pictures_are_left_out(top, caplog):
     assert "ignored 1 files such as train/cat/notes.txt" in caplog.text
 
 
+def test_pictures_beside_the_splits_are_told(top, caplog):
+    """Breaks when a val/ beside train/ is left out without a word."""
+    _write(top / "val" / "cat" / "a.png", _RED)
+    _write(top / "train" / "stray.png", _RED)
+    assert sources.load_source("folder", "train", path=str(top)).class_counts().tolist() == [1, 3]
+    assert "ignored 2 pictures that are in no class folder of train/ or test/" in caplog.text
+    assert "such as train/stray.png" in caplog.text
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "testing"), ("TRAIN", "val")])
+def test_splits_of_other_names_are_no_classes(tmp_path, names, inside):
+    """Breaks when networks learn to tell the training pictures from the test pictures."""
+    for name in names:
+        for kind, color in (("cat", _RED), ("dog", _BLUE)):
+            for picture in ("a.png", "b.png"):
+                _write(tmp_path / "pets" / name / kind / picture, color)
+    path = tmp_path if inside else tmp_path / "pets"
+    first, second = sorted(names)
+    with pytest.raises(UserError, match=f"the folders {first}/, {second}/, .* rename them to"):
+        sources.load_source("folder", "train", path=str(path))
+
+
 def load_both(top: pathlib.Path, **options) -> dict[str, sources.ImageSet]:
     return sources.load_splits("folder", path=str(top), **options)
 
