@@ -40,7 +40,7 @@ def claim(workspace: Workspace, fingerprint: str) -> None:
     path = workspace.root / _RECORD
     before = _read_record(path)
     if before is None:
-        _refuse_foreign(workspace.root, path)
+        _refuse_foreign(workspace, path)
         files.write_sealed(path, record)
         return
     changed = records.differences(before["identity"], record["identity"])
@@ -115,16 +115,26 @@ def _read_record(path):
     return found
 
 
-def _refuse_foreign(root, path):
+def _refuse_foreign(workspace, path):
     """A directory with something in it that is not ours is left alone."""
+    root, own = workspace.root, _list_places(workspace)
     if not root.exists():
         return
     if not root.is_dir():
         raise UserError(f"--workdir={root} is a file: give a directory")
-    there = [c.name for c in root.iterdir() if not c.name.startswith(_OWN) and c.name not in _CUT]
+    there = [c.name for c in root.iterdir() if not c.name.startswith(_OWN)]
+    there = [name for name in there if name not in _CUT and name not in own]
     if there:
         raise UserError(
             f"--workdir={root} is not empty ({sorted(there)[0]} is there) and has no "
             f"{path.name} of this program; give a new or an empty directory, or restore that "
             "file"
         )
+
+
+def _list_places(workspace):
+    """Names in the directory under which the config lets something be written before the claim."""
+    root, config = workspace.root, workspace.config
+    named = (config.runtime.compilation_cache, config.data.cache, config.experts.path)
+    places = [files.resolve(place) for place in named if place and files.is_local(place)]
+    return {place.relative_to(root).parts[0] for place in places if root in place.parents}
