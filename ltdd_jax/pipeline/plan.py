@@ -261,7 +261,7 @@ def describe_data(
 def describe(run: Run, method: Method) -> str:
     """The rest of the plan: what every stage does, where its results go, and the cost."""
     config, workspace = run.config, run.workspace
-    settings, sections = config.evaluation, config.experts
+    sections = config.experts
     epochs = " + ".join(f"{sections[kind].num_epochs}" for kind in method.experts)
     trained = (
         f"{sections.num_experts} x ({epochs} epochs), {expert_stage.group_size(run)} at once -> "
@@ -269,25 +269,34 @@ def describe(run: Run, method: Method) -> str:
         if method.experts
         else "none"
     )
-    full = (settings.full_num_epochs or settings.num_epochs) + 1
-    grid = ", ".join(f"{rate:g}" for rate in settings.baseline_rates)
     asked = teachers.needed_teachers(method)
     needs = trajectory_bytes(run, method) + set_bytes(run, method)
     needs += teachers.disk_bytes(run, asked)
-    networks = "1 network" if settings.num_seeds == 1 else f"{settings.num_seeds} networks"
     return "\n".join(
         [
             f"  experts: {trained}",
             *_describe_teachers(run, asked),
             f"  distill: {config.distill.method}, {_describe_images(method)}, "
             f"{method.num_iterations} iterations, {method.summary} -> {workspace.synthetic}",
-            f"  evaluate: {networks} x {settings.num_epochs + 1} epochs (whole training set "
-            f"{full}), rates of real images from {grid} -> {workspace.report_text}",
+            f"  evaluate: {_describe_evaluation(config.evaluation)} -> {workspace.report_text}",
             *_describe_labels(run),
             f"  estimate: {show_bytes(peak_bytes(run, method))} of memory beyond the data, "
             f"{show_bytes(needs)} of disk",
             f"  cost: {_describe_cost(run, method)}",
         ]
+    )
+
+
+def _describe_evaluation(settings):
+    """The networks, and what block (i) does with them if it is asked for."""
+    networks = "1 network" if settings.num_seeds == 1 else f"{settings.num_seeds} networks"
+    if "i" not in settings.blocks:
+        return networks
+    full = (settings.full_num_epochs or settings.num_epochs) + 1
+    grid = ", ".join(f"{rate:g}" for rate in settings.baseline_rates)
+    return (
+        f"{networks} x {settings.num_epochs + 1} epochs (whole training set {full}), rates of real "
+        f"images from {grid}"
     )
 
 

@@ -193,3 +193,15 @@ def test_every_row_that_is_asked_for_besides_is_counted(tmp_path):
     adam = count(evaluation__networks="convnet,mlp", evaluation__protocols="sgd,adam")
     both = updates * (2 * other + network.sizes.flops)
     np.testing.assert_allclose(adam - none, 2 * [both])
+
+
+@pytest.mark.parametrize("blocks", [("i",), ("ii",), ("i", "ii")])
+def test_only_the_blocks_asked_for_are_announced(tmp_path, blocks):
+    """Breaks when trainings on the whole training set are promised that nobody will make."""
+    network = nets.build("mlp", image_shape=(2, 2, 1), num_classes=3)
+    fields = {"distill__method": "random", "net__name": "mlp", "teacher__nets": ("mlp",)}
+    run = small_run.make_run(tmp_path, network, evaluation__blocks=blocks, **fields)
+    said = plan.describe(run, distill.make_method(run))
+    assert ("whole training set" in said) == ("rates of real images" in said) == ("i" in blocks)
+    assert ("block (ii)" in said) == ("ii" in blocks)
+    assert "evaluate: 2 networks" in said and str(run.workspace.report_text) in said
