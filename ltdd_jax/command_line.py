@@ -145,7 +145,7 @@ def _explain(error, argv):
             return _explain_config_file(str(error), argv)
         case flags.Error():
             return str(error)
-        case OSError():
+        case OSError() if not pathlib.Path(_config_path(argv)).is_file():
             return f"--config={_config_path(argv)} cannot be read: there is no such config file"
     return _explain_config_file("".join(traceback.format_exception(error)), argv)
 

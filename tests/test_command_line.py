@@ -86,6 +86,14 @@ def test_mistake_in_a_config_file_is_named_with_its_line(tmp_path, line, expecte
     assert "\n" not in message
 
 
+def test_a_file_that_a_config_misses_is_not_the_config(tmp_path):
+    """Breaks when a config that is there is said not to be, for what its code looks for."""
+    path = tmp_path / "own.py"
+    path.write_text("def get_config():\n    return open('classes.txt').read()\n")
+    found = explanation(f"--config={path}")
+    assert found.startswith(f"{path}, line 2: ") and "No such file" in found
+
+
 def test_check_overrides_raises_a_user_error():
     with pytest.raises(UserError, match="is not a field"):
         command_line.check_overrides(["--config=a.py", "--noconfig.data.normalized"])
