@@ -128,7 +128,7 @@ def make_rows(run: Run) -> list[Row]:
     rows += _further_rows(run, title, final, rows[0])
     initial = artefacts.read_set(run, artefacts.INITIAL)
     start = "the set before the first iteration"
-    if is_made(final, initial):
+    if final.checksum() != initial.checksum():  # that of RDED stays what it began as
         rows.append(_set_row(run, "initial", start, initial, epochs, rate=rate))
     rows.append(
         _set_row(run, "initial_at_baseline_rate", f"{start}, at the rate of the random real images",
@@ -347,11 +347,6 @@ def _relabelled(run, random_real):
             stored_bytes=random_real.stored_bytes | {"labels": num_bytes},
         )
     ]
-
-
-def is_made(final: LabelledSet, initial: LabelledSet) -> bool:
-    """Whether a set is another than the one that it began as, as that of RDED is not."""
-    return final.checksum() != initial.checksum()
 
 
 def order_for_rates(rows: Sequence[Row]) -> list[Row]:

@@ -121,6 +121,20 @@ def test_a_set_that_is_what_it_began_as_is_trained_on_once(made, monkeypatch):
     assert taught == ["ii_random_real", "ii_distilled"]
 
 
+def test_labels_alone_make_no_other_set_for_students_of_a_teacher(tmp_path, monkeypatch):
+    """Breaks when the same images, which no student reads a stored label of, are two rows."""
+    run = small_run.make_run(tmp_path, labels__relabel="teacher")
+    sets = small_run.write_sets(run)
+    labels_of = np.repeat(np.arange(3), small_run.IPC).astype(np.int32)
+    artefacts.write_set(run, sets[artefacts.INITIAL], labels_of, artefacts.FINAL)
+    network = types.SimpleNamespace(apply=lambda params, x: x.reshape(len(x), -1) @ params)
+    fake_teachers.install(monkeypatch, Teacher(network, np.eye(4, 3, dtype=np.float32)))
+    labels.run_relabel(run)
+    assert "initial" in [row.name for row in rows.make_rows(run)]  # the labels of the method
+    taught = [row.name for row in taught_rows.make_rows(run)]
+    assert taught == ["ii_random_real", "ii_distilled"]
+
+
 def test_a_method_without_a_field_for_the_rate_is_said_to_decide_it(tmp_path, monkeypatch):
     run = small_run.make_run(tmp_path, distill__method="dc")
     small_run.write_sets(run)
