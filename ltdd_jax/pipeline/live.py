@@ -38,7 +38,7 @@ def show_results(run: Run, results: dict[str, dict[str, Any]], num_iterations: i
     points = []
     for name, row in results.items():
         kept = name.removeprefix(_PREFIX)
-        step = int(kept) if kept != name else 0 if name.startswith("initial") else num_iterations
+        step = int(kept) if kept != name else 0 if "initial" in name else num_iterations
         points.append((step, "distilled" if kept != name else name, row["balanced"]))
     with events.record("evaluate", 0):
         for step, name, accuracy in sorted(points):  # readers take a step back for a restart

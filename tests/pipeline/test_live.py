@@ -80,6 +80,16 @@ def test_pictures_of_cells_are_shown_as_they_are_stored(tmp_path):
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(stored))
 
 
+def test_first_sets_of_both_blocks_stand_at_the_first_iteration(tmp_path):
+    """Breaks when what was reached before the first iteration is shown after the last one."""
+    run = small_run.make_run(tmp_path, runtime__tensorboard=True)
+    steps = {"initial": 0, "ii_initial": 0, "ii_distilled": 7, "random_real": 7, "distilled": 7}
+    live.show_results(run, {name: {"balanced": 50.0} for name in steps}, 7)
+    found = read(tmp_path / "tensorboard" / "evaluate")
+    for name, step in steps.items():
+        assert [event.step for event in found.Scalars(f"accuracy/{name}")] == [step], name
+
+
 def test_a_missing_package_leaves_no_trace(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match=r"pip install 'ltdd_jax\[tensorboard\]'"):
