@@ -62,8 +62,8 @@ MUTANTS = [
     ),
     *of_file(
         "ltdd_jax/pipeline/labels.py", "tests/pipeline/test_labels.py",
-        ("the first stage labels", 'TEACHER, EXPERT = "teacher", "classifier"',
-         'TEACHER, EXPERT = "teacher", "representation"', "test_experts_label_by_their_mean"),
+        ("the first stage labels", 'EXPERT = "classifier"', 'EXPERT = "representation"',
+         "test_experts_label_by_their_mean"),
         ("labels are not calibrated", "return shift(run, logits, find_tau(run, logits, labels))",
          "return logits", "test_teachers_label_the_images_and_nothing_is_distilled_again"),
         ("views of another key", "jax.random.key_data(key)), recipe",
