@@ -235,7 +235,7 @@ def _find_good_pieces(directory, file, text, bounds, row_bytes, request) -> dict
             request.warn(f"decoded pictures {start} to {end - 1} in {directory} are damaged")
     if good:
         last = max((end for start, end in bounds if str(start) in good), default=0)
-        request.say(f"decoded pictures are in {directory}, up to the {last}th checked")
+        request.say(f"decoded pictures are in {directory}, the first {last:,} of them checked")
     return good
 
 

@@ -66,6 +66,11 @@ def describe_rows(rows: Rows) -> list[list[str]]:
     ]
 
 
+def count(number: int, noun: str) -> str:
+    """'1 network', '5 networks'."""
+    return f"{number} {noun}" + "s" * (number != 1)
+
+
 def describe_notes(rows: Rows) -> list[str]:
     """Sentences below the table of a block: protocol, teacher, and the measures of DD-Ranking."""
     notes = _describe_protocol(rows)
@@ -86,7 +91,7 @@ def _describe_protocol(rows):
     if "student" not in row:
         return []
     return [
-        f"Every row: students {row['student']}, {row['seeds']} seeds, augmentation "
+        f"Every row: students {row['student']}, {count(row['seeds'], 'seed')}, augmentation "
         f"{row['augmentation']}, selection: {row['selection']}."
     ]
 

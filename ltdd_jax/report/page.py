@@ -141,8 +141,8 @@ def _draw_results(report, block):
     ]  # fmt: skip
     caption = (
         f"Top-1 accuracy in % on {text.name_judges(report)}, mean ± standard deviation over "
-        f"{num_seeds} networks trained from scratch; groups by training images per class. Nothing "
-        "was chosen on the test set."
+        f"{blocks.count(num_seeds, 'network')} trained from scratch; groups by training "
+        "images per class. Nothing was chosen on the test set."
     )
     if block == "ii":
         caption += " Not to be compared with the other block: here a teacher labels every view."

@@ -90,9 +90,9 @@ def render_markdown(report: Mapping[str, Any]) -> str:
             f"# {report['name']}",
             "",
             *(line for sentence in describe_judges(report) for line in (sentence, "")),
-            f"Top-1 accuracy in %, mean ± standard deviation over {max(seeds, default=0)} "
-            "networks; groups by training images per class. The final set is evaluated, nothing is "
-            "chosen on the test set.",
+            f"Top-1 accuracy in %, mean ± standard deviation over "
+            f"{blocks.count(max(seeds, default=0), 'network')}; groups by training images per "
+            "class. The final set is evaluated, nothing is chosen on the test set.",
             "",
             *(line for block, rows in found.items() for line in _block(report, block, rows)),
             *_ways(report),

@@ -81,6 +81,15 @@ def test_page_has_one_row_per_training_set_and_dashes_for_absent_groups():
     assert not any("random" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "words"), [([71.0], "1 network;"), ([1.0] * 3, "3 networks;")]
+)
+def test_networks_are_counted(accuracies, words):
+    """Breaks when one network is '1 networks'."""
+    results = {"distilled": RESULTS["distilled"] | {"per_seed": accuracies}}
+    assert f"over {words} groups" in text.render_markdown(make(results))
+
+
 def test_page_tells_how_a_rate_was_chosen():
     page = text.render_markdown(make())
     assert "Rate of «whole training set»" in page and "held-out training images" in page
