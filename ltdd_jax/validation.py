@@ -1,6 +1,7 @@
 """Checks of a config: each field against the table in `fields`, and combinations by hand."""
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ from ltdd_jax import fields, presets
 from ltdd_jax.errors import UserError
 
 _WITH_PATH = ("folder", "npz", "fashion_mnist", "tiny_imagenet", "imagenet")
+_SET_NAME = re.compile(r"\w[\w.-]{0,99}")
+_MAX_NAME_BYTES = 200  # most file systems take 255, and the names of files have endings
 _MAX_INT = 2**31 - 1  # what the compiled programs count with
 _TYPE_NAMES = {
     bool: "true or false",
@@ -45,6 +48,11 @@ def check_fields(values: Mapping[str, Any], *, settled: bool = True) -> None:
     if section == "trajectory" and (settled or not values["budget"]):
         for phase in _list_phases(values):
             _check_phase(values, phase)
+
+
+def is_set_name(text: str) -> bool:
+    """Whether a distilled set, its directory and the files that are called like it can be so."""
+    return bool(_SET_NAME.fullmatch(text)) and len(text.encode("utf-8")) <= _MAX_NAME_BYTES
 
 
 def describe_wrong_type(path: str, value: Any, default: Any) -> str:

@@ -58,7 +58,7 @@ ALLOWED = {
     "config": {"catalogue", "fields", "presets", "validation", "records", *_LEAVES},
     "command_line": {"config", "data", "validation", "records", *_LEAVES},
     "pipeline": {
-        *("budget", "config", "families", "presets", "records", "runtime"),
+        *("budget", "config", "families", "presets", "records", "runtime", "validation"),
         *("experts", "teachers", "distill", "evaluate", "report"),
         *_STAGE,
     },

@@ -2,18 +2,16 @@
 
 import importlib.metadata
 import platform
-import re
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from ltdd_jax import __version__
+from ltdd_jax import __version__, validation
 from ltdd_jax.runtime import events, files, lock, log, processes
 from ltdd_jax.types import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "chex")
-_NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
 class Workspace:
@@ -33,10 +31,10 @@ class Workspace:
     """
 
     def __init__(self, config: ConfigDict, workdir: str, set_name: str = ""):
-        if set_name and not _NAME.fullmatch(set_name):
+        if set_name and not validation.is_set_name(set_name):
             raise UserError(
                 f"--set={set_name} is not possible: it must be a file name of at most 100 letters, "
-                "digits, '.', '_' and '-'"
+                "digits, '.', '_' and '-' (200 bytes)"
             )
         self.config = config
         self.root = files.resolve(workdir)

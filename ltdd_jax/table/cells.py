@@ -15,7 +15,6 @@ from ltdd_jax import command_line, records, validation
 from ltdd_jax import config as configs
 from ltdd_jax.errors import UserError
 
-_NAME = re.compile(r"\w[\w.-]{0,99}")  # also the name of a set
 _HASH_DIGITS = 8
 _PLACES = ("path", "train_list")  # fields of the section data that may stand for other pictures
 
@@ -158,9 +157,10 @@ def make_jobs(
         name = cell.name or _name_cell(cell)
         if name in jobs:
             raise UserError(f"two cells of the table are called {name}: give one of them a name")
-        if not _NAME.fullmatch(name):
+        if not validation.is_set_name(name):  # which it names too
             raise UserError(
-                f"{name!r} cannot name a cell: take at most 100 letters, digits, '.', '_' and '-'"
+                f"{name!r} cannot name a cell: take at most 100 letters, digits, '.', '_' and '-' "
+                "(200 bytes)"
             )
         try:
             jobs[name] = _make_job(name, cell, home, overrides or {})

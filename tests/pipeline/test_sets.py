@@ -112,7 +112,7 @@ def test_report_has_the_settings_that_made_the_set(copy, finished, run):
     assert "1 images per class from" in (workdir / "report.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "two words"])
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "two words", "x" * 101, "名" * 67])
 def test_impossible_name_of_a_set(run, tmp_path, name):
     with pytest.raises(UserError, match=r"--set=.* is not possible: it must be a file name"):
         run(tmp_path / "run", set_name=name)

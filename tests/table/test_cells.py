@@ -98,6 +98,7 @@ def test_values_are_read_as_the_main_program_reads_them(field, text, value):
     [
         ([Cell("digits_lt", "datm"), Cell("digits_lt", "datm")], "two cells"),
         ([Cell("digits_lt", "datm", name="a/b")], "cannot name a cell"),
+        ([Cell("digits_lt", "datm", name="名" * 67)], "cannot name a cell"),
         ([Cell("digits_tl", "datm")], "did you mean digits_lt"),
         ([Cell("nowhere.py", "datm")], "no file nowhere.py"),
         ([Cell("digits_lt", "datn")], "did you mean datm"),
