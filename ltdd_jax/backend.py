@@ -91,6 +91,11 @@ def device_memory() -> int | None:
     return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
 
 
+def list_resources() -> dict[str, int]:
+    """What decides how much this machine gets done: its cores, and accelerators if it has any."""
+    return {"num_cores": count_cores(), "num_devices": 0 if is_cpu() else len(devices())}
+
+
 def count_cores() -> int:
     """Cores that this process may use; all of the machine where the system cannot say (macOS)."""
     if hasattr(os, "sched_getaffinity"):

@@ -150,7 +150,13 @@ INSIDE = {
         *("pipeline.teachers", "pipeline.transfer"),
     },
     "pipeline.cost": {
-        *("pipeline.distill", "pipeline.experts", "pipeline.labels", "pipeline.plan"),
+        *(
+            "pipeline.claims",
+            "pipeline.distill",
+            "pipeline.experts",
+            "pipeline.labels",
+            "pipeline.plan",
+        ),
         *("pipeline.problem", "pipeline.run", "pipeline.settle", "pipeline.teachers"),
         "pipeline.workspace",
     },

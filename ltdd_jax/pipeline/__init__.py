@@ -85,7 +85,7 @@ def run(
       Interrupted: stopped by a signal, with everything saved.
     """
     with interrupt.watch_signals() as stop, _explain_memory():
-        config, (train, test) = _prepare(config, sets, keep, stop)
+        config, (train, test) = _prepare(config, sets, keep, stop, workdir)
         workspace = Workspace(config, workdir, set_name)
         network = make_network(config, train)  # a mistake found here leaves no trace
         transfer.check_networks(config, train)
@@ -131,13 +131,13 @@ def open_run(
       UserError: as `run`.
     """
     stop = interrupt.StopRequest()
-    config, (train, test) = _prepare(config, sets, keep, stop)
+    config, (train, test) = _prepare(config, sets, keep, stop, workdir)
     workspace = Workspace(config, workdir, set_name)
     problem = load_problem(config, train, test, workspace.preprocessing, workspace.warn)
     return Run(config, problem, workspace, stop)
 
 
-def _prepare(config, sets, keep, stop):
+def _prepare(config, sets, keep, stop, workdir):
     """The config as the data settle it, and the images."""
     configs.validate(config, settled=False)
     _configure_jax(config)
@@ -146,7 +146,8 @@ def _prepare(config, sets, keep, stop):
         train, test = load_sets(config, stop.raise_if_received)
     else:
         train, test = sort_sets(config, *sets)
-    config = settle_config(config, train, keep)
+    machine = claims.read_machine(workdir) if config.budget else None
+    config = settle_config(config, train, keep, machine)
     configs.validate(config)
     return config, (train, test)
 

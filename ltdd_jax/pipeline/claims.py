@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ltdd_jax import backend, records
 from ltdd_jax import config as configs
-from ltdd_jax import records
 from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime import files, lock
 from ltdd_jax.types import UserError
@@ -36,6 +36,7 @@ def claim(workspace: Workspace, fingerprint: str) -> None:
     record: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "identity": found | {"data_fingerprint": fingerprint},
+        "machine": backend.list_resources(),
     }
     path = workspace.root / _RECORD
     before = _read_record(path)
@@ -49,6 +50,18 @@ def claim(workspace: Workspace, fingerprint: str) -> None:
             f"{workspace.root} is of another seed or other data: {'; '.join(changed)}; give "
             "another --workdir or restore these values"
         )
+
+
+def read_machine(workdir: str) -> dict[str, int] | None:
+    """`backend.list_resources` of the machine on which a directory was begun; None if unknown.
+
+    Budgets are chosen for that one ever after: a run that goes on elsewhere is the same run.
+
+    Raises:
+      UserError: the record of the directory is damaged or of another format version.
+    """
+    found = _read_record(files.resolve(workdir) / _RECORD)
+    return found.get("machine") if found else None
 
 
 def claim_set(workspace: Workspace, identity: Mapping[str, Any]) -> None:

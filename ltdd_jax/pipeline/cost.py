@@ -11,7 +11,7 @@ from ltdd_jax import backend
 from ltdd_jax import config as configs
 from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import experts, labels, plan, teachers
+from ltdd_jax.pipeline import claims, experts, labels, plan, teachers
 from ltdd_jax.pipeline.distill import make_method
 from ltdd_jax.pipeline.problem import load_problem
 from ltdd_jax.pipeline.run import Run
@@ -95,8 +95,9 @@ def measure_speed(config: ConfigDict, sets: tuple[ImageSet, ImageSet]) -> float:
 
 def _imagine(config, sets, workdir, set_name, keep) -> Run:
     """A run that is only thought about: whitening takes long and changes no cost."""
+    machine = claims.read_machine(workdir) if config.budget and workdir else None
     with contextlib.redirect_stdout(io.StringIO()):  # the run itself will say it
-        settled = settle_config(config, sets[0], keep)
+        settled = settle_config(config, sets[0], keep, machine)
         plain = ConfigDict(settled.to_dict(), convert_dict=True)
         plain.data.whiten = "off"
         problem = load_problem(plain, *sets)

@@ -1,5 +1,7 @@
 """What the data decide of a config: settings for a budget, whitening, batches; and warnings."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -38,17 +40,23 @@ def choose_size(config: ConfigDict, keep: frozenset[str]) -> ConfigDict:
     return result
 
 
-def settle_config(config: ConfigDict, train: ImageSet, keep: frozenset[str]) -> ConfigDict:
+def settle_config(
+    config: ConfigDict,
+    train: ImageSet,
+    keep: frozenset[str],
+    machine: Mapping[str, int] | None = None,
+) -> ConfigDict:
     """The config as it is used for these training images; says what it has changed and why.
 
     Args:
       config: validated; not changed.
       train: the long-tailed training images.
       keep: dotted fields that a budget leaves as they are.
+      machine: that a budget is chosen for, as `backend.list_resources` tells it; this one without.
     """
     result = ConfigDict(config.to_dict(), convert_dict=True).lock()
     if config.budget:
-        _choose_for_budget(result, train, keep)
+        _choose_for_budget(result, train, keep, machine or backend.list_resources())
     if result.data.whiten == "auto":
         _choose_whitening(result, train)
     for kind in _list_experts(result):
@@ -79,7 +87,7 @@ def count_teachers(config):
     return observers + (len(config.teacher.nets) if asks_teachers else 0)
 
 
-def _choose_for_budget(config, train, keep):
+def _choose_for_budget(config, train, keep, machine):
     chosen = budgets.choose_settings(
         config.budget,
         current=records.flatten(config.to_dict()),
@@ -87,16 +95,24 @@ def _choose_for_budget(config, train, keep):
         fixed=keep | presets.PRESETS[config.distill.method].settings.keys(),
         class_counts=[int(n) for n in train.class_counts()],
         image_shape=train.images.shape[1:],
-        num_cores=backend.count_cores(),
         experts=_list_experts(config),
         num_phases=len(trajectory.list_phases(config.trajectory)),
         num_teachers=count_teachers(config),
-        num_devices=0 if backend.is_cpu() else len(backend.devices()),
+        **machine,
     )
-    processes.say(f"a {config.budget} run; chosen settings:")
+    processes.say(f"a {config.budget} run{_describe_machine(machine)}; chosen settings:")
     for choice in chosen:
         config.update_from_flattened_dict({choice.field: choice.value})
         processes.say(f"  {choice.field} = {choice.value} ({choice.reason})")
+
+
+def _describe_machine(machine):
+    """For which machine a budget is chosen, where that is another than this one."""
+    if machine == backend.list_resources():
+        return ""
+    cores, devices = machine["num_cores"], machine["num_devices"]
+    on = f"{devices} accelerators" if devices else f"{cores} cores"
+    return f", for {on}, with which this directory was begun"
 
 
 def _list_experts(config):
