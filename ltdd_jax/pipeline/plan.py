@@ -17,6 +17,7 @@ from ltdd_jax.pipeline import artefacts, protocols, teachers, transfer
 from ltdd_jax.pipeline import experts as expert_stage
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
+from ltdd_jax.report import blocks
 from ltdd_jax.runtime import checkpoint, files, mesh, processes
 from ltdd_jax.types import UserError
 
@@ -289,7 +290,7 @@ def describe(run: Run, method: Method) -> str:
 
 def _describe_evaluation(settings):
     """The networks, and what block (i) does with them if it is asked for."""
-    networks = "1 network" if settings.num_seeds == 1 else f"{settings.num_seeds} networks"
+    networks = blocks.count(settings.num_seeds, "network")
     if "i" not in settings.blocks:
         return networks
     full = (settings.full_num_epochs or settings.num_epochs) + 1
@@ -302,14 +303,14 @@ def _describe_evaluation(settings):
 
 def _describe_labels(run):
     """Lines on the labels of the set and on block (ii), where they are not as usual."""
-    labels, settings, blocks = run.config.labels, run.config.student, run.config.evaluation.blocks
+    labels, settings, wanted = run.config.labels, run.config.student, run.config.evaluation.blocks
     lines = []
     if labels.relabel != "none" or labels.calibration != "none":
         views = f" ({labels.views} of every image)" if labels.relabel == "views" else ""
         lines.append(f"  labels: {labels.relabel}{views}, calibration {labels.calibration}")
-    if "ii" in blocks:
+    if "ii" in wanted:
         rates = ", ".join(f"{rate:g}" for rate in settings.learning_rates)
-        alone = "" if "i" in blocks else " alone"
+        alone = "" if "i" in wanted else " alone"
         lines.append(
             f"  block (ii){alone}: students x {settings.num_epochs} epochs with a teacher's labels "
             f"of every view, rate from {rates}"

@@ -12,6 +12,7 @@ from ltdd_jax.data import folder, normalize
 from ltdd_jax.data.request import Request
 from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.distill import selection, trajectory
+from ltdd_jax.report import blocks
 from ltdd_jax.runtime import processes
 
 _SHOWN = 10  # classes in a warning
@@ -111,7 +112,7 @@ def _describe_machine(machine):
     if machine == backend.list_resources():
         return ""
     cores, devices = machine["num_cores"], machine["num_devices"]
-    on = f"{devices} accelerators" if devices else f"{cores} cores"
+    on = blocks.count(devices, "accelerator") if devices else blocks.count(cores, "core")
     return f", for {on}, with which this directory was begun"
 
 

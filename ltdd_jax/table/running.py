@@ -1,9 +1,9 @@
 """Runs the cells of a table one after the other; what is finished is never done again."""
 
 import json
-import os
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -180,8 +180,9 @@ def write_table(jobs: Sequence[Job], book: Book, title: str) -> None:
         render_latex(page),
         render_page(page, list_states(jobs, book)),
     )
+    writer = uuid.uuid4().hex  # numbers of processes are the same on other machines
     for name, content in zip(FILES, contents, strict=True):
-        files.write_text(book.root / name, content, writer=str(os.getpid()))
+        files.write_text(book.root / name, content, writer=writer)
 
 
 def describe_plan(

@@ -175,7 +175,6 @@ def test_two_programs_write_the_table_at_one_moment(book, monkeypatch):
     def write_meanwhile(descriptor):
         with monkeypatch.context() as patch:
             patch.setattr(running.files.os, "fsync", sync)
-            patch.setattr(running.os, "getpid", lambda: 0)
             running.write_table(jobs, book, "Theirs")
         sync(descriptor)
 
