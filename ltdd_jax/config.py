@@ -23,6 +23,7 @@ from ltdd_jax.records import flatten
 
 METHODS = presets.PRESETS.keys()  # a view, which shows methods that are registered later
 DEFAULT_METHOD = "dam_ed"
+ROWS = fields.ROWS  # kinds of what an evaluation trains networks on
 # Where files lie is not part of what a result is: data and trajectories carry fingerprints.
 _LOCATIONS = (
     "data.data_dir",

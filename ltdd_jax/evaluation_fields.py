@@ -16,6 +16,7 @@ from ltdd_jax.rules import (
 )
 
 PROTOCOLS = ("sgd", "adam")
+ROWS = ("distilled", "initial", "random_real", "full_real")
 
 _COMMON: dict[str, Any] = {
     "blocks": Field(
@@ -24,6 +25,13 @@ _COMMON: dict[str, Any] = {
         "i trains on a class or one soft label per image; ii asks a teacher for the label of every "
         "augmented picture, or takes the stored ones, as the section student says. The two are "
         "never compared in one table.",
+    ),
+    "rows": Field(
+        ROWS,
+        Rule(are_words_of(*ROWS), f"some of {', '.join(ROWS)}, such as ('random_real',)", ROWS),
+        "Kinds of rows that are evaluated: the distilled set with all that is made of it, the set "
+        "that it started from, random real images, the whole training set. A row whose learning "
+        "rate another one takes is evaluated too.",
     ),
     "extra_rows": Field(
         ("hard", "8bit"),

@@ -35,6 +35,7 @@ SOURCES = (
     "npz",
     "arrays",
 )  # also "tfds:NAME"
+ROWS = evaluation_fields.ROWS
 NETS = (
     "alexnet",
     "alexnet_64",

@@ -175,6 +175,7 @@ OURS = {
     "evaluation.networks": "",  # the paper's table of four networks is asked for by name
     "evaluation.protocols": "sgd",
     "evaluation.adam_rate": 1e-3,
+    "evaluation.rows": ("distilled", "initial", "random_real", "full_real"),
     "evaluation.extra_rows": ("hard", "8bit"),
 }
 # Names and places. `runtime` is not what is computed but how.

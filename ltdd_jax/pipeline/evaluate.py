@@ -34,7 +34,7 @@ def run_evaluate(run: Run) -> tuple[dict[str, dict[str, Any]], list[list[int]] |
       the networks (rows are true classes); None where they were not counted.
 
     Raises:
-      UserError: a full disk, or numbers that went wrong.
+      UserError: a full disk, numbers that went wrong, or no row of the kinds that are asked for.
       Interrupted: stopped by a signal, with everything saved.
     """
     rows = _make_rows(run)
@@ -49,16 +49,16 @@ def run_evaluate(run: Run) -> tuple[dict[str, dict[str, Any]], list[list[int]] |
         summaries |= {
             r.name: summaries[r.name] | {"teacher": teacher} for r in rows if r.block == "ii"
         }
-    shown = next(name for name in _DISTILLED if name in found)
-    return _rank(summaries), found[shown].get("confusion")
+    shown = next((found[name] for name in _DISTILLED if name in found), {})
+    return _rank(summaries), shown.get("confusion")
 
 
 def _make_rows(run):
-    """The rows of the blocks that are asked for."""
-    blocks = run.config.evaluation.blocks
+    """The rows that are asked for."""
+    blocks, kinds = run.config.evaluation.blocks, run.config.evaluation.rows
     common = rows_of.make_rows(run) if "i" in blocks else []
     taught = taught_rows.make_rows(run) if "ii" in blocks else []
-    return [*common, *transfer.make_rows(run, common), *taught]
+    return rows_of.choose_rows([*common, *transfer.make_rows(run, common), *taught], kinds)
 
 
 def identify(run: Run, row: Row, rate: float | None) -> dict[str, Any]:

@@ -20,13 +20,14 @@ from ltdd_jax.pipeline.artefacts import LabelledSet
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS, Preset
 from ltdd_jax.runtime import prng
-from ltdd_jax.types import Array
+from ltdd_jax.types import Array, UserError
 
 # Block (i): images [N, H, W, C] and label logits [N, K], or both [E, N, ...]; arrays, or of a set
 # on disk what a program takes rows of. Block (ii): a Lesson with a leading axis E and the Teaching
 # that all networks share, of `evaluate.student`.
 Data = tuple[Any, Any]
 RANDOM = "random real images (same number)"
+SECOND = "ii_"  # before the names of rows of block (ii)
 _SURE = 1e-6  # what a hard label may give to the other classes
 _SAMPLE = 100  # images that tell whether a set is of 8-bit pixels, evenly spaced
 _STEP_SIZES = ("initial_step_size", "step_size")  # as families call it; the first is learned on
@@ -347,6 +348,33 @@ def _relabelled(run, random_real):
             stored_bytes=random_real.stored_bytes | {"labels": num_bytes},
         )
     ]
+
+
+def choose_rows(rows: Sequence[Row], kinds: Sequence[str]) -> list[Row]:
+    """The rows of some kinds, and those whose learning rate they take.
+
+    Args:
+      rows: of all blocks that are asked for.
+      kinds: of `config.ROWS`; those of a set kept on the way are "distilled".
+
+    Raises:
+      UserError: there is no row of these kinds.
+    """
+    wanted = {row.name for row in rows if name_kind(row) in kinds}
+    wanted |= {row.rate_of for row in rows if row.name in wanted and row.rate is None}
+    if not wanted:
+        there = sorted({name_kind(row) for row in rows})
+        raise UserError(
+            f"--config.evaluation.rows={tuple(kinds)} leaves nothing to evaluate: this method has "
+            f"only {', '.join(there)} in the blocks of --config.evaluation.blocks"
+        )
+    return [row for row in rows if row.name in wanted]
+
+
+def name_kind(row: Row) -> str:
+    """Which of `config.ROWS` a row belongs to."""
+    name = row.name.removeprefix(SECOND) if row.block == "ii" else row.name
+    return next((kind for kind in configs.ROWS[1:] if name.startswith(kind)), configs.ROWS[0])
 
 
 def order_for_rates(rows: Sequence[Row]) -> list[Row]:

@@ -22,7 +22,6 @@ from ltdd_jax.pipeline.rows import Row
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.runtime import prng
 
-PREFIX = "ii_"
 _KEY_BYTES = 8  # of the views, beside their labels
 
 
@@ -90,7 +89,7 @@ class _School:
         of_images = rows_of.count_set_bytes(self.run, found)
         return dataclasses.replace(
             made,
-            rate_of=f"{PREFIX}random_real",
+            rate_of=f"{rows_of.SECOND}random_real",
             num_stored=found.num_kept,
             stored_bytes={**made.stored_bytes, **of_images},
         )
@@ -130,7 +129,7 @@ class _School:
         of_labels = num_labels * size + _KEY_BYTES if num_views else 0
         of_teacher = 0 if num_views else _count_bytes(self.teachers)
         return Row(
-            name=f"{PREFIX}{name}",
+            name=f"{rows_of.SECOND}{name}",
             title=title,
             made_of=f"{made_of}, {identity}",
             num_rows=num_rows,

@@ -210,7 +210,14 @@ def describe_best(report: Mapping[str, Any]) -> str:
 def describe_ways(report: Mapping[str, Any]) -> list[list[str]]:
     """A line below `blocks.WAYS` for every other network and optimiser."""
     return [
-        [network, optimiser, *(format_mean(rows[name]) for name in ("distilled", "random_real"))]
+        [
+            network,
+            optimiser,
+            *(
+                format_mean(rows[name]) if name in rows else ABSENT
+                for name in ("distilled", "random_real")
+            ),
+        ]
         for network, optimiser, rows in blocks.list_ways(report)
     ]
 

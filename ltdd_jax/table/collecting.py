@@ -46,7 +46,8 @@ _SILENT = (
     "data.max_", "data.memory", "data.cache", "experts.path", "evaluation.num_seeds",
     "evaluation.full_num_epochs",
     "evaluation.baseline_rates", "evaluation.held_out", "evaluation.tuning_epochs",
-    "evaluation.curve", "evaluation.extra_rows", "evaluation.keep_networks", "evaluation.blocks",
+    "evaluation.curve", "evaluation.rows", "evaluation.extra_rows", "evaluation.keep_networks",
+    "evaluation.blocks",
     "evaluation.networks",
     "evaluation.protocols", "distill.keep_steps",
 )  # fmt: skip

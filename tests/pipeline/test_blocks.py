@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 
+from ltdd_jax.report.text import ABSENT
 from ltdd_jax.runtime import interrupt
 from ltdd_jax.types import Interrupted
 from tests.pipeline import fake_teachers
@@ -80,6 +81,21 @@ def test_students_believe_the_teacher_and_the_blocks_stay_apart(copy, run, taugh
     assert "The teacher itself: 10.0 %" in two
     page = (workdir / "report.html").read_text()
     assert '<section id="taught">' in page and '<section id="results">' in page
+
+
+def test_random_images_are_evaluated_without_a_row_of_the_set(copy, run, taught):
+    """Breaks when rows that were left out are trained, or a report needs the distilled set."""
+    workdir = copy(without=("evaluate",))
+    fields = FIELDS | {"evaluation__networks": "mlp", "evaluation__num_epochs": 1}
+    fields |= {"evaluation__blocks": ("i", "ii"), "evaluation__rows": ("random_real",)}
+    run(workdir, "evaluate", **fields)
+    wanted = {"random_real", "random_real@mlp", "ii_random_real"}
+    assert set(read_results(workdir)) == wanted
+    assert set(json.loads((workdir / "report.json").read_text())["results"]) == wanted
+    text = (workdir / "report.md").read_text()
+    assert "random real images" in text and f"| mlp | sgd | {ABSENT} |" in text
+    page = (workdir / "report.html").read_text()
+    assert '<section id="taught">' in page and '<section id="confusion">' not in page
 
 
 @pytest.mark.slow

@@ -94,6 +94,7 @@ TAUGHT_FIELDS = [
     ("evaluation__held_out", 0.3, "tuned taught row"),
     ("evaluation__momentum", 0.7, ""),
     ("evaluation__blocks", ("ii",), ""),
+    ("evaluation__rows", ("random_real",), ""),
 ]
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltdd_jax import config as configs
 from ltdd_jax.data import disk_images, long_tail, normalize, request, streamed
 from ltdd_jax.distill.method import Teacher
 from ltdd_jax.pipeline import artefacts, claims, evaluate, labels, rows, taught_rows, transfer
@@ -211,6 +212,32 @@ def test_further_rows_change_labels_or_pixels_and_nothing_else(tmp_path):
     }  # fmt: skip
     assert found["distilled_hard"].stored_bytes["labels"] == 0
     assert found["distilled_8bit"].stored_bytes["images"] == pixels
+
+
+def test_rows_of_some_kinds_come_with_those_whose_rate_they_take(tmp_path, monkeypatch):
+    """Breaks when a kind brings rows of another, or a row is left without the rate it needs."""
+    fake_teachers.install(monkeypatch, Teacher(None, {"w": np.zeros(3, np.float32)}))
+    fields = {"evaluation__extra_rows": ("hard", "8bit"), "evaluation__curve": True}
+    run = small_run.make_run(tmp_path, evaluation__networks="convnet,mlp", **fields)
+    small_run.write_sets(run)
+    common = rows.make_rows(run)
+    made = [*common, *transfer.make_rows(run, common), *taught_rows.make_rows(run)]
+
+    def choose(*kinds):
+        return [row.name for row in rows.choose_rows(made, kinds)]
+
+    assert choose(*configs.ROWS) == [row.name for row in made]
+    assert choose("full_real") == ["full_real"]
+    assert choose("random_real") == ["random_real", "random_real@mlp", "ii_random_real"]
+    of_set = ["distilled", "distilled_hard", "distilled_8bit", "iteration_000003", "distilled@mlp"]
+    assert choose("distilled") == [*of_set, "ii_random_real", "ii_distilled"]
+    assert choose("initial") == [
+        "initial", "initial_at_baseline_rate", "random_real", "ii_random_real", "ii_initial"
+    ]  # fmt: skip
+    with pytest.raises(
+        UserError, match=r"evaluation.rows=\('initial',\) leaves nothing .* full_real"
+    ):
+        rows.choose_rows([row for row in common if row.name == "full_real"], ("initial",))
 
 
 def test_the_rate_of_a_selection_is_not_judged_by_images_that_are_in_it(tmp_path):

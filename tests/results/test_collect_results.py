@@ -220,7 +220,6 @@ def change(field, value):
     ("report", "more", "words"),
     [
         ({"config_hash": "other"}, (), "is of another set than the one that is there now"),
-        ({"results": {"random_real": make_result(50.0)}}, (), "no row of the distilled set"),
         (change("net.width", 64), (), "--command gives net.width=32, but the run had 64"),
         (change("data.source", "cifar10"), ("--unchecked",), "--pixels=original or jpeg"),
         (
