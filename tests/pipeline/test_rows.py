@@ -132,8 +132,10 @@ def test_labels_alone_make_no_other_set_for_students_of_a_teacher(tmp_path, monk
     fake_teachers.install(monkeypatch, Teacher(network, np.eye(4, 3, dtype=np.float32)))
     labels.run_relabel(run)
     assert "initial" in [row.name for row in rows.make_rows(run)]  # the labels of the method
-    taught = [row.name for row in taught_rows.make_rows(run)]
-    assert taught == ["ii_random_real", "ii_distilled"]
+    taught = taught_rows.make_rows(run)
+    assert [row.name for row in taught] == ["ii_random_real", "ii_distilled"]
+    again = taught_rows.make_rows(small_run.make_run(tmp_path))
+    assert [row.made_of for row in again] == [row.made_of for row in taught]
 
 
 def test_a_method_without_a_field_for_the_rate_is_said_to_decide_it(tmp_path, monkeypatch):
