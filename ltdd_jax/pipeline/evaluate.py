@@ -209,11 +209,11 @@ def _choose_rate(run, trainers, row, directory):
     )
     if len(grid) == 1 or not len(held):
         return grid[0], {}
-    width = settings.num_seeds
-    seeds = width if row.per_network else 1
+    seeds = settings.num_seeds if row.per_network else 1
     lanes = [(rate, seed) for rate in grid for seed in range(seeds)]
+    width = min(settings.num_seeds, len(lanes))
     trainer = trainers.get(row, settings.tuning_epochs)
-    data = row.load_kept(kept, width)
+    data = row.load_kept(kept, seeds)
     scores: dict[float, list[float]] = {rate: [] for rate in grid}
     for begin in range(0, len(lanes), width):
         chosen = (lanes[begin : begin + width] * width)[:width]  # padded by repetition

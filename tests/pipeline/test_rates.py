@@ -8,7 +8,7 @@ import pytest
 
 from ltdd_jax import pipeline
 from ltdd_jax.data import long_tail
-from ltdd_jax.pipeline import problem, rows
+from ltdd_jax.pipeline import problem, rows, trainers
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.workspace import Workspace
 from tests.pipeline import runs, tiny_config
@@ -74,6 +74,21 @@ def test_test_images_have_no_part_in_the_choice(copy, finished, run, monkeypatch
         )
         assert after["per_seed_per_class"] != before["per_seed_per_class"]
         assert (after["rate"], after["tuning"]) == (before["rate"], before["tuning"])
+
+
+def test_no_rate_of_the_whole_training_set_is_tried_twice(copy, run, monkeypatch):
+    """Breaks when fewer rates than networks are padded: that costs as much as the rates."""
+    workdir, trained, train = copy(without=("evaluate",)), [], trainers._Trainer.train
+
+    def note(self, job, data, rates):
+        trained.append(rates.tolist())
+        return train(self, job, data, rates)
+
+    monkeypatch.setattr(trainers._Trainer, "train", note)
+    fields = {"evaluation__baseline_rates": (0.01, 0.05), "evaluation__num_seeds": 3}
+    run(workdir, "evaluate", evaluation__rows=("full_real",), evaluation__num_epochs=1, **fields)
+    tried, used = trained
+    assert tried == [0.01, 0.05] and used[0] in tried and used == 3 * used[:1]
 
 
 def test_best_rate_on_the_held_out_images_is_used(finished):
