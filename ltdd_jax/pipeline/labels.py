@@ -65,6 +65,8 @@ def identify_source(run: Run) -> dict[str, Any]:
 def run_relabel(run: Run) -> None:
     """Makes the labels that the config asks for, if they are not there, and makes them the set's.
 
+    Sets kept on the way, whose accuracy makes a curve with that of the set, are labelled likewise.
+
     Raises:
       UserError: the set, experts or teachers are missing, a full disk, or labels that do not fit
         their number format.
@@ -73,16 +75,24 @@ def run_relabel(run: Run) -> None:
     processes.meet("distilled")  # the first has written the set that all read
     found = artefacts.read_set(run, artefacts.FINAL)
     path = find_file(run, found)
-    if path is None:
-        _point_to(run, None)
-        return
-    if processes.first_then_rest(lambda: not path.exists() or _is_damaged(run, path)):
-        arrays = _make(run, found)
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays, identity=json.dumps(identify_source(run), sort_keys=True))
-        files.write_bytes(path, buffer.getvalue())
-        processes.say(f"labels of the set: {path} ({run.config.labels.relabel})")
+    if path is not None:
+        if _label(run, found, path):
+            processes.say(f"labels of the set: {path} ({run.config.labels.relabel})")
+        is_wanted = run.config.evaluation.curve and run.config.labels.relabel != "views"
+        for kept in artefacts.read_kept(run).values() if is_wanted else ():
+            _label(run, kept, find_file(run, kept))
     _point_to(run, path)
+
+
+def _label(run, found, path):
+    """Writes the labels of a set if they are not there; whether it did."""
+    if not processes.first_then_rest(lambda: not path.exists() or _is_damaged(run, path)):
+        return False
+    arrays = _make(run, found)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, identity=json.dumps(identify_source(run), sort_keys=True))
+    files.write_bytes(path, buffer.getvalue())
+    return True
 
 
 def choose_present(run: Run) -> None:
@@ -104,7 +114,25 @@ def read_final(run: Run) -> tuple[LabelledSet, views.StoredViews | None]:
     Raises:
       UserError: the set or its labels are missing, damaged or of other data.
     """
-    found = artefacts.read_set(run, artefacts.FINAL)
+    return _read_labelled(run, artefacts.read_set(run, artefacts.FINAL))
+
+
+def read_kept(run: Run) -> dict[int, LabelledSet]:
+    """The sets kept on the way, by their iterations, with labels of the source of the last one's.
+
+    Labels of views are for block (ii), which has no curve: with these they have their method's.
+
+    Raises:
+      UserError: a set or its labels cannot be read.
+    """
+    found = artefacts.read_kept(run)
+    if run.config.labels.relabel == "views":
+        return found
+    return {iteration: _read_labelled(run, kept)[0] for iteration, kept in found.items()}
+
+
+def _read_labelled(run, found):
+    """A set with the labels that the config asks for, and its stored views if any."""
     path = find_file(run, found)
     if path is None:
         return found, None

@@ -136,7 +136,7 @@ def make_rows(run: Run) -> list[Row]:
                  initial, epochs, rate_of="random_real")
     )  # fmt: skip
     if run.config.evaluation.curve:
-        for iteration, kept in artefacts.read_kept(run).items():
+        for iteration, kept in labels_of.read_kept(run).items():
             rate = float(kept.synthetic.step_size)
             name = artefacts.name_kept(iteration)
             rows.append(

@@ -275,20 +275,22 @@ def test_pixels_of_8_bits_are_stored_as_bytes(tmp_path, whiten):
 
 
 def test_random_real_images_get_labels_of_the_same_source(tmp_path, monkeypatch):
-    """Breaks when the set is compared with hard labels alone, or its labels are of other images."""
+    """Breaks when the set is compared with hard labels alone, its labels are of other images, or
+    points of its curve have labels of their method and the last one those of a teacher.
+    """
     teacher = Teacher(
         types.SimpleNamespace(apply=lambda params, x: x.reshape(len(x), -1) @ params),
         5 * np.eye(4, 3),
     )
     teacher = dataclasses.replace(teacher, params=teacher.params.astype(np.float32))
     fake_teachers.install(monkeypatch, teacher)
-    run = small_run.make_run(tmp_path, labels__relabel="teacher")
+    run = small_run.make_run(tmp_path, labels__relabel="teacher", evaluation__curve=True)
     small_run.write_sets(run)
     labels.run_relabel(run)
     found = {row.name: row for row in rows.make_rows(run)}
     soft, hard = found["random_real_soft"], found["random_real"]
     assert (soft.rate, soft.rate_of, soft.regime) == (None, "random_real", "S1")
-    for row in (soft, found["distilled"]):
+    for row in (soft, found["distilled"], found["iteration_000003"]):
         images, logits = row.load(2)
         for lane in range(2):
             expected = images[lane].reshape(6, 4)[:, :3] * 5
