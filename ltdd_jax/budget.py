@@ -4,12 +4,13 @@ For people who have pictures and no wish to choose thirty numbers. The estimates
 purpose; the plan of the run states what it costs.
 """
 
-import dataclasses
-import functools
 import math
 import statistics
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from ltdd_jax import method_budgets
+from ltdd_jax.choices import Choice, Settings
 
 BUDGETS = {"quick": 3.0, "standard": 30.0, "thorough": 240.0}  # minutes on the machine at hand
 _SHARES = {"experts": 0.3, "distill": 0.4, "evaluate": 0.3}
@@ -21,41 +22,6 @@ _TEACHER_BATCH = 64
 _TEACHER_PASSES = 1.2  # 3 of plain training, at 30e9 per second and core, measured at width 32
 _MIN_TEACHER_EPOCHS, _MIN_STUDENT_EPOCHS = 2, 20
 _STEP_PASSES = 9  # a student's step and its adjoint
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """One setting.
-
-    Attributes:
-      field: dotted name in the config.
-      value: of the type of the field.
-      reason: one clause.
-    """
-
-    field: str
-    value: Any
-    reason: str
-
-
-class _Settings:
-    """Settings while they are chosen: the user's, then the chosen ones, then the config's."""
-
-    def __init__(self, current: Mapping[str, Any], fixed: Collection[str]):
-        self._current, self._fixed = current, fixed
-        self.chosen: list[Choice] = []
-
-    def add(self, choices: Iterable[Choice]) -> None:
-        """Takes the choices that are not the user's."""
-        self.chosen += [choice for choice in choices if choice.field not in self._fixed]
-
-    def is_fixed(self, field: str) -> bool:
-        """Whether a budget leaves the field as it is."""
-        return field in self._fixed
-
-    def __getitem__(self, field: str) -> Any:
-        found = (choice.value for choice in self.chosen if choice.field == field)
-        return next(found, self._current[field])
 
 
 def choose_settings(
@@ -89,7 +55,7 @@ def choose_settings(
     minutes, num_rows, num_classes = BUDGETS[budget], sum(class_counts), len(class_counts)
     seconds = 60 * minutes - min(_COMPILATION * 60 * BUDGETS["quick"], 20 * minutes)
     speed = num_devices * _DEVICE_FLOPS or num_cores * _CORE_FLOPS
-    settings, method = _Settings(current, fixed), current["distill.method"]
+    settings, method = Settings(current, fixed), current["distill.method"]
     settings.add([*_choose_network(budget, image_shape), *_choose_data(class_counts)])
     forward = _forward_flops(image_shape, settings["net.width"], settings["net.depth"], num_classes)
     total = {stage: share * seconds * speed / forward for stage, share in _SHARES.items()}
@@ -98,14 +64,14 @@ def choose_settings(
     if experts:
         settings.add(_choose_experts(networks, budget, class_counts, experts, settings))
     if num_teachers:
-        is_idle = _WITHOUT_TRAJECTORIES.get(method) is _choose_nothing
+        is_idle = method_budgets.CHOOSERS.get(method) is method_budgets.choose_nothing
         work = networks + (total["distill"] if is_idle else 0)
         settings.add(_choose_teachers(work / num_teachers, budget, num_rows))
-    if method in _WITHOUT_TRAJECTORIES:
+    if method in method_budgets.CHOOSERS:
         work = total["distill"]
         if not (experts or num_teachers):
             work += total["experts"]
-        settings.add(_WITHOUT_TRAJECTORIES[method](work, class_counts, ipc))
+        settings.add(method_budgets.CHOOSERS[method](work, class_counts, ipc))
     else:
         work, rows = total["distill"], ipc * num_classes
         settings.add(_choose_distillation(work, budget, rows, num_phases, settings))
@@ -237,93 +203,6 @@ def _choose_starts(phase, most, settings):
         Choice(f"{section}.max_start_epoch", last, "the experts' first epochs"),
         Choice(f"{section}.current_start_epoch", last, "the whole range at once"),
     ]
-
-
-def _choose_gradient_matching(work, class_counts, ipc):
-    """`work` in forward passes of one image, as below; ten steps under each network."""
-    num_classes = len(class_counts)
-    step = num_classes * (3 * min(256, max(class_counts)) + _STEP_PASSES * ipc)
-    training = 9 * 10 * 3 * num_classes * ipc
-    networks = _fit(work, 10 * step + training, 3, 1001)
-    return [
-        Choice("gradient_matching.num_networks", networks, "fit the time for distillation"),
-        Choice("gradient_matching.image_steps", 10, "as published for 10 images per class"),
-        Choice("gradient_matching.training_epochs", 10, "a fifth of what is published"),
-    ]
-
-
-def _choose_distribution_matching(work, class_counts, ipc, pictures=1, trained=0):
-    real = min(256, max(class_counts))
-    of_one = len(class_counts) * (real + 3 * pictures * ipc) + 3 * trained
-    iterations = _fit(work, of_one, 30, 20001)
-    reason = "fit the time for distillation"
-    return [Choice("distribution_matching.num_iterations", iterations, reason)]
-
-
-def _choose_idm(work, class_counts, ipc):
-    trained = 2 * 10 * min(256, sum(class_counts))
-    return [
-        *_choose_distribution_matching(work, class_counts, ipc, 4, trained),
-        Choice("distribution_matching.queue_size", 20, "a fifth of what is published"),
-    ]
-
-
-def _choose_dream(work, class_counts, ipc):
-    real, made = min(128, max(class_counts)), min(128, 4 * ipc)
-    trained = min(2000, sum(class_counts))
-    of_one = len(class_counts) * (3 * real + _STEP_PASSES * made) + 3.1 * trained
-    iterations = _fit(work, of_one, 20, 200_000)
-    networks = max(2, iterations // 100)
-    reason = "fit the time for distillation"
-    return [
-        Choice("dream.num_networks", networks, reason),
-        Choice("dream.inner_steps", min(100, iterations // networks), reason),
-    ]
-
-
-def _choose_kernel(work, class_counts, ipc):
-    rows = len(class_counts) * ipc
-    of_one = 200 + 3 * (rows + min(500, rows))  # real images, both gradients of synthetic ones
-    iterations = _fit(work, of_one, 30, 4800)
-    first = iterations // 6  # as by default
-    reason = "fit the time for distillation"
-    return [
-        Choice("kernel.first.num_iterations", first, reason),
-        Choice("kernel.second.num_iterations", iterations - first, reason),
-    ]
-
-
-def _choose_recovery(work, class_counts, ipc, crops=0):
-    """`crops` of each real image are looked at before the first step."""
-    left = work - crops * sum(class_counts)
-    steps = _fit(left, 3 * len(class_counts) * ipc, 20, 2000)
-    return [Choice("recovery.num_steps", steps, "fit the time for distillation")]
-
-
-def _choose_nothing(work, class_counts, ipc):
-    """For sets of real images and of crops, which are made in no iterations."""
-    return []
-
-
-def _fit(work, of_one, least, most):
-    return max(least, min(most, int(work / of_one)))
-
-
-_WITHOUT_TRAJECTORIES: dict[str, Callable[..., list[Choice]]] = {
-    "dc": _choose_gradient_matching,
-    "dsa": _choose_gradient_matching,
-    "dm": _choose_distribution_matching,
-    "idm": _choose_idm,
-    "dream": _choose_dream,
-    "krr": _choose_kernel,
-    "frepo": _choose_kernel,
-    "sre2l": _choose_recovery,
-    "edc": _choose_recovery,
-    "rldd": functools.partial(_choose_recovery, crops=5),
-    **dict.fromkeys(
-        ("rded", "random", "k_center", "herding", "graph_cut", "k_medoids"), _choose_nothing
-    ),
-}
 
 
 def _choose_evaluation(work, budget, rows, num_rows, blocks, num_teachers):

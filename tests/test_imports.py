@@ -34,7 +34,9 @@ ALLOWED = {
     "runtime": _LEAVES,
     "records": set(),
     "presets": set(),
-    "budget": set(),
+    "budget": {"choices", "method_budgets"},
+    "choices": set(),
+    "method_budgets": {"choices"},
     "literature": set(),
     "rules": set(),
     "teacher_fields": {"rules"},
@@ -179,7 +181,7 @@ INSIDE = {
 }
 # Sections of the config stop at the pipeline: below it nobody knows what a config is.
 CONFIG = {"budget", "config", "family_fields", "fields", "label_fields", "presets", "rules"}
-CONFIG |= {"evaluation_fields", "teacher_fields", "validation"}
+CONFIG |= {"choices", "evaluation_fields", "method_budgets", "teacher_fields", "validation"}
 PURE = {"data", "distill", "evaluate", "experts", "nets", "report", "runtime", "teachers"}
 # Third-party packages that one module hides from all others.
 HIDDEN = {
