@@ -40,6 +40,10 @@ class Settings:
         """Whether a budget leaves the field as it is."""
         return field in self._fixed
 
+    def pick(self, field: str, value: Any) -> Any:
+        """The user's value of a field that is fixed, otherwise `value`."""
+        return self[field] if self.is_fixed(field) else value
+
     def __getitem__(self, field: str) -> Any:
         found = (choice.value for choice in self.chosen if choice.field == field)
         return next(found, self._current[field])
