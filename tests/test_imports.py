@@ -148,7 +148,11 @@ INSIDE = {
     },
     "pipeline.transfer": {"pipeline.problem", "pipeline.rows", "pipeline.run"},
     "pipeline.plan": {
-        *("pipeline.artefacts", "pipeline.experts", "pipeline.protocols", "pipeline.run"),
+        *("pipeline.artefacts", "pipeline.experts", "pipeline.run", "pipeline.teachers"),
+        "pipeline.work",
+    },
+    "pipeline.work": {
+        *("pipeline.protocols", "pipeline.rows", "pipeline.run", "pipeline.taught_rows"),
         *("pipeline.teachers", "pipeline.transfer"),
     },
     "pipeline.cost": {
@@ -160,11 +164,11 @@ INSIDE = {
             "pipeline.plan",
         ),
         *("pipeline.problem", "pipeline.run", "pipeline.settle", "pipeline.teachers"),
-        "pipeline.workspace",
+        *("pipeline.work", "pipeline.workspace"),
     },
     "pipeline.report": {
         *("pipeline.artefacts", "pipeline.claims", "pipeline.experts", "pipeline.labels"),
-        *("pipeline.plan", "pipeline.run", "pipeline.workspace"),
+        *("pipeline.run", "pipeline.work", "pipeline.workspace"),
     },
     "table.cells": set(),
     "table.order": set(),

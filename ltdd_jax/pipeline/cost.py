@@ -11,7 +11,7 @@ from ltdd_jax import backend
 from ltdd_jax import config as configs
 from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import claims, experts, labels, plan, teachers
+from ltdd_jax.pipeline import claims, experts, labels, plan, teachers, work
 from ltdd_jax.pipeline.distill import make_method
 from ltdd_jax.pipeline.problem import load_problem
 from ltdd_jax.pipeline.run import Run
@@ -64,12 +64,12 @@ def estimate_cost(
     """
     run = _imagine(config, sets, workdir, set_name, keep)
     method = labels.add_needs(run, make_method(run))
-    flops = plan.count_flops(run, method)
+    flops = work.count_flops(run, method)
     shared, there = {}, set()
     for kind in method.experts:
         name = experts.name_directory(run, kind)
         of_kind = dataclasses.replace(method, experts=(kind,))
-        shared[name] = plan.count_flops(run, of_kind)["experts"]
+        shared[name] = work.count_flops(run, of_kind)["experts"]
         if _is_there(run, kind):
             there.add(name)
     for kind in teachers.needed_teachers(method):
