@@ -159,6 +159,7 @@ INSIDE = {
         *(
             "pipeline.claims",
             "pipeline.distill",
+            "pipeline.evaluate",
             "pipeline.experts",
             "pipeline.labels",
             "pipeline.plan",
