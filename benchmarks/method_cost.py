@@ -50,7 +50,7 @@ def count(config: ConfigDict, sets: tuple[ImageSet, ImageSet], rate: float) -> d
       rate: FLOP per second.
     """
     found = cost.estimate_cost(config, sets, "nowhere", "")
-    baselines = sum(n for name, n in found.shared.items() if name.startswith("baselines-"))
+    baselines = sum(n for name, n in found.shared.items() if name.startswith(cost.BASELINES))
     shared = sum(found.shared.values()) - baselines
     return {
         "method": config.distill.method,

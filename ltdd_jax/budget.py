@@ -4,12 +4,13 @@ For people who have pictures and no wish to choose thirty numbers. The estimates
 purpose; the plan of the run states what it costs.
 """
 
-import dataclasses
-import functools
 import math
 import statistics
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from ltdd_jax import method_budgets
+from ltdd_jax.choices import Choice, Settings
 
 BUDGETS = {"quick": 3.0, "standard": 30.0, "thorough": 240.0}  # minutes on the machine at hand
 _SHARES = {"experts": 0.3, "distill": 0.4, "evaluate": 0.3}
@@ -20,42 +21,12 @@ _PASSES = 6  # GSAM's two gradients, in forward passes
 _TEACHER_BATCH = 64
 _TEACHER_PASSES = 1.2  # 3 of plain training, at 30e9 per second and core, measured at width 32
 _MIN_TEACHER_EPOCHS, _MIN_STUDENT_EPOCHS = 2, 20
+_MIN_STUDENT_STEPS = 5
 _STEP_PASSES = 9  # a student's step and its adjoint
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """One setting.
-
-    Attributes:
-      field: dotted name in the config.
-      value: of the type of the field.
-      reason: one clause.
-    """
-
-    field: str
-    value: Any
-    reason: str
-
-
-class _Settings:
-    """Settings while they are chosen: the user's, then the chosen ones, then the config's."""
-
-    def __init__(self, current: Mapping[str, Any], fixed: Collection[str]):
-        self._current, self._fixed = current, fixed
-        self.chosen: list[Choice] = []
-
-    def add(self, choices: Iterable[Choice]) -> None:
-        """Takes the choices that are not the user's."""
-        self.chosen += [choice for choice in choices if choice.field not in self._fixed]
-
-    def is_fixed(self, field: str) -> bool:
-        """Whether a budget leaves the field as it is."""
-        return field in self._fixed
-
-    def __getitem__(self, field: str) -> Any:
-        found = (choice.value for choice in self.chosen if choice.field == field)
-        return next(found, self._current[field])
+_SMALL_SETS = 3  # trained on in each block, random real images among them; some methods have more
+_PHASES = ("representation", "classifier")
+_OWN, _FULL = "evaluation.num_epochs", "evaluation.full_num_epochs"
+_TAUGHT = "student.num_epochs"
 
 
 def choose_settings(
@@ -89,7 +60,7 @@ def choose_settings(
     minutes, num_rows, num_classes = BUDGETS[budget], sum(class_counts), len(class_counts)
     seconds = 60 * minutes - min(_COMPILATION * 60 * BUDGETS["quick"], 20 * minutes)
     speed = num_devices * _DEVICE_FLOPS or num_cores * _CORE_FLOPS
-    settings, method = _Settings(current, fixed), current["distill.method"]
+    settings, method = Settings(current, fixed), current["distill.method"]
     settings.add([*_choose_network(budget, image_shape), *_choose_data(class_counts)])
     forward = _forward_flops(image_shape, settings["net.width"], settings["net.depth"], num_classes)
     total = {stage: share * seconds * speed / forward for stage, share in _SHARES.items()}
@@ -98,21 +69,19 @@ def choose_settings(
     if experts:
         settings.add(_choose_experts(networks, budget, class_counts, experts, settings))
     if num_teachers:
-        is_idle = _WITHOUT_TRAJECTORIES.get(method) is _choose_nothing
+        is_idle = method_budgets.CHOOSERS.get(method) is method_budgets.choose_nothing
         work = networks + (total["distill"] if is_idle else 0)
-        settings.add(_choose_teachers(work / num_teachers, budget, num_rows))
-    if method in _WITHOUT_TRAJECTORIES:
+        settings.add(_choose_teachers(work / num_teachers, budget, num_rows, settings))
+    if method in method_budgets.CHOOSERS:
         work = total["distill"]
         if not (experts or num_teachers):
             work += total["experts"]
-        settings.add(_WITHOUT_TRAJECTORIES[method](work, class_counts, ipc))
+        settings.add(method_budgets.CHOOSERS[method](work, class_counts, settings))
     else:
         work, rows = total["distill"], ipc * num_classes
         settings.add(_choose_distillation(work, budget, rows, num_phases, settings))
-    blocks, work = settings["evaluation.blocks"], total["evaluate"]
-    settings.add(
-        _choose_evaluation(work, budget, ipc * num_classes, num_rows, blocks, num_teachers)
-    )
+    work, rows = total["evaluate"], ipc * num_classes
+    settings.add(_choose_evaluation(work, budget, rows, num_rows, num_teachers, settings))
     return settings.chosen
 
 
@@ -143,13 +112,15 @@ def _choose_data(class_counts):
 def _choose_experts(work, budget, class_counts, kinds, settings):
     """`work` in forward passes of one image."""
     num_rows = sum(class_counts)
-    balanced = 5 * len(class_counts) * max(class_counts) if "classifier" in kinds else 0
+    of_head = max(5, _last_target("classifier", settings))
+    of_head = settings.pick("experts.classifier.num_epochs", of_head)
+    balanced = of_head * len(class_counts) * max(class_counts) if "classifier" in kinds else 0
     least, most = (2, 4) if budget == "quick" else (4, 20)
     epochs = {"quick": 20, "standard": 30, "thorough": 50}[budget]
-    if settings.is_fixed("experts.representation.num_epochs"):
-        epochs = settings["experts.representation.num_epochs"]
+    epochs = settings.pick("experts.representation.num_epochs", epochs)
     of_one = _PASSES * epochs * num_rows + balanced
     experts = max(least, min(most, int(work / of_one)))
+    experts = settings.pick("experts.num_experts", experts)
     fits = int((work / experts - balanced) / (_PASSES * num_rows))
     needed = 6
     if settings.is_fixed("trajectory.representation.max_start_epoch"):
@@ -164,10 +135,9 @@ def _choose_experts(work, budget, class_counts, kinds, settings):
     ]
     if "classifier" not in kinds:
         return chosen
-    least = max(5, _last_target("classifier", settings))
     return [
         *chosen,
-        Choice("experts.classifier.num_epochs", least, "enough for the classifier alone"),
+        Choice("experts.classifier.num_epochs", of_head, "enough for the classifier alone"),
         Choice("experts.classifier.batch_size", batch, "at least four steps per epoch"),
     ]
 
@@ -178,18 +148,20 @@ def _last_target(phase, settings):
     return last + settings["trajectory.expert_epochs"]
 
 
-def _choose_teachers(work, budget, num_rows):
+def _choose_teachers(work, budget, num_rows, settings):
     """`work` for each of them, in forward passes of one image."""
-    steps = {"quick": 1000, "standard": 4000, "thorough": 20000}[budget]
-    fits = int(work / (_TEACHER_PASSES * _TEACHER_BATCH))
-    reason = f"about {steps} steps" if steps <= fits else f"about {fits} steps fit the time"
-    epochs = min(steps, fits) // max(1, num_rows // _TEACHER_BATCH)
-    epochs = max(_MIN_TEACHER_EPOCHS, min(200, epochs))
     chosen = [Choice("observer.nets", ("convnet_bn",), "a ResNet takes too long")]
     for kind in ("teacher", "observer"):
+        batch = settings.pick(f"{kind}.batch_size", _TEACHER_BATCH)
+        views = 2 if settings.pick(f"{kind}.recipe", "logit_adjusted") == "glmc" else 1
+        steps = {"quick": 1000, "standard": 4000, "thorough": 20000}[budget]
+        fits = int(work / (views * _TEACHER_PASSES * batch))
+        reason = f"about {steps} steps" if steps <= fits else f"about {fits} steps fit the time"
+        epochs = min(steps, fits) // max(1, num_rows // batch)
+        epochs = max(_MIN_TEACHER_EPOCHS, min(200, epochs))
         chosen += [
             Choice(f"{kind}.num_epochs", epochs, reason),
-            Choice(f"{kind}.batch_size", _TEACHER_BATCH, "as published"),
+            Choice(f"{kind}.batch_size", batch, "as published"),
             Choice(
                 f"{kind}.recipe", "logit_adjusted", "half the cost of glmc, learns in few steps"
             ),
@@ -199,13 +171,24 @@ def _choose_teachers(work, budget, num_rows):
 
 
 def _choose_distillation(work, budget, rows, num_phases, settings):
-    steps = {"quick": 20, "standard": 30, "thorough": 50}[budget]
-    of_one = num_phases * steps * min(rows, 500) * _STEP_PASSES
-    iterations = max(30, min(5000, int(work / of_one)))
+    """Steps of the students as usual, and iterations to fit; where those are fixed, both fit."""
+    usual = {"quick": 20, "standard": 30, "thorough": 50}[budget]
+    of_step = _STEP_PASSES * min(rows, settings["trajectory.batch_size"])
+    of_step *= settings["trajectory.pairs_per_iteration"]
+    steps, shown = usual, f"usual for a {budget} run"
     reason = f"fit {_SHARES['distill']:.0%} of the time"
+    fields = [f"trajectory.{phase}.student_steps" for phase in _PHASES[:num_phases]]
+    free = [field for field in fields if not settings.is_fixed(field)]
+    if free and settings.is_fixed("trajectory.num_iterations"):
+        fits = work / (max(1, settings["trajectory.num_iterations"]) * of_step)
+        fits -= sum(settings[field] for field in fields if field not in free)
+        steps = max(_MIN_STUDENT_STEPS, min(usual, int(fits / len(free))))
+        shown = shown if steps == usual else reason
+    of_one = of_step * sum(settings.pick(field, steps) for field in fields)
+    iterations = max(30, min(5000, int(work / of_one)))
     chosen = [
         Choice("trajectory.num_iterations", iterations, reason),
-        Choice("trajectory.representation.student_steps", steps, f"usual for a {budget} run"),
+        Choice("trajectory.representation.student_steps", steps, shown),
         *_choose_starts("representation", 20, settings),
         Choice("trajectory.gradient", "exact", "the true gradient, at the same cost"),
         Choice("trajectory.image_lr", 10.0, "worked on small pictures"),
@@ -217,7 +200,7 @@ def _choose_distillation(work, budget, rows, num_phases, settings):
         starts = _choose_starts("classifier", most, settings)
     return [
         *chosen,
-        Choice("trajectory.classifier.student_steps", steps, f"usual for a {budget} run"),
+        Choice("trajectory.classifier.student_steps", steps, shown),
         *starts,
         Choice("trajectory.classifier.loss_weight", 1.0, "worked on small pictures"),
     ]
@@ -239,110 +222,79 @@ def _choose_starts(phase, most, settings):
     ]
 
 
-def _choose_gradient_matching(work, class_counts, ipc):
-    """`work` in forward passes of one image, as below; ten steps under each network."""
-    num_classes = len(class_counts)
-    step = num_classes * (3 * min(256, max(class_counts)) + _STEP_PASSES * ipc)
-    training = 9 * 10 * 3 * num_classes * ipc
-    networks = _fit(work, 10 * step + training, 3, 1001)
-    return [
-        Choice("gradient_matching.num_networks", networks, "fit the time for distillation"),
-        Choice("gradient_matching.image_steps", 10, "as published for 10 images per class"),
-        Choice("gradient_matching.training_epochs", 10, "a fifth of what is published"),
-    ]
+def _choose_evaluation(work, budget, rows, num_rows, num_teachers, settings):
+    """Epochs of both blocks; one whose epochs are all fixed leaves the other what it does not take.
 
-
-def _choose_distribution_matching(work, class_counts, ipc, pictures=1, trained=0):
-    real = min(256, max(class_counts))
-    of_one = len(class_counts) * (real + 3 * pictures * ipc) + 3 * trained
-    iterations = _fit(work, of_one, 30, 20001)
-    reason = "fit the time for distillation"
-    return [Choice("distribution_matching.num_iterations", iterations, reason)]
-
-
-def _choose_idm(work, class_counts, ipc):
-    trained = 2 * 10 * min(256, sum(class_counts))
-    return [
-        *_choose_distribution_matching(work, class_counts, ipc, 4, trained),
-        Choice("distribution_matching.queue_size", 20, "a fifth of what is published"),
-    ]
-
-
-def _choose_dream(work, class_counts, ipc):
-    real, made = min(128, max(class_counts)), min(128, 4 * ipc)
-    trained = min(2000, sum(class_counts))
-    of_one = len(class_counts) * (3 * real + _STEP_PASSES * made) + 3.1 * trained
-    iterations = _fit(work, of_one, 20, 200_000)
-    networks = max(2, iterations // 100)
-    reason = "fit the time for distillation"
-    return [
-        Choice("dream.num_networks", networks, reason),
-        Choice("dream.inner_steps", min(100, iterations // networks), reason),
-    ]
-
-
-def _choose_kernel(work, class_counts, ipc):
-    rows = len(class_counts) * ipc
-    of_one = 200 + 3 * (rows + min(500, rows))  # real images, both gradients of synthetic ones
-    iterations = _fit(work, of_one, 30, 4800)
-    first = iterations // 6  # as by default
-    reason = "fit the time for distillation"
-    return [
-        Choice("kernel.first.num_iterations", first, reason),
-        Choice("kernel.second.num_iterations", iterations - first, reason),
-    ]
-
-
-def _choose_recovery(work, class_counts, ipc, crops=0):
-    """`crops` of each real image are looked at before the first step."""
-    left = work - crops * sum(class_counts)
-    steps = _fit(left, 3 * len(class_counts) * ipc, 20, 2000)
-    return [Choice("recovery.num_steps", steps, "fit the time for distillation")]
-
-
-def _choose_nothing(work, class_counts, ipc):
-    """For sets of real images and of crops, which are made in no iterations."""
-    return []
-
-
-def _fit(work, of_one, least, most):
-    return max(least, min(most, int(work / of_one)))
-
-
-_WITHOUT_TRAJECTORIES: dict[str, Callable[..., list[Choice]]] = {
-    "dc": _choose_gradient_matching,
-    "dsa": _choose_gradient_matching,
-    "dm": _choose_distribution_matching,
-    "idm": _choose_idm,
-    "dream": _choose_dream,
-    "krr": _choose_kernel,
-    "frepo": _choose_kernel,
-    "sre2l": _choose_recovery,
-    "edc": _choose_recovery,
-    "rldd": functools.partial(_choose_recovery, crops=5),
-    **dict.fromkeys(
-        ("rded", "random", "k_center", "herding", "graph_cut", "k_medoids"), _choose_nothing
-    ),
-}
-
-
-def _choose_evaluation(work, budget, rows, num_rows, blocks, num_teachers):
-    epochs, seeds = {"quick": 200, "standard": 500, "thorough": 1000}[budget], 5
-    work, reason = work / len(blocks), f"fit {_SHARES['evaluate']:.0%} of the time"
-    chosen = []
+    Args:
+      work: in forward passes of one image.
+      budget: of `BUDGETS`.
+      rows: images of the distilled set.
+      num_rows: images of the training set.
+      num_teachers: that are asked about every view.
+      settings: so far.
+    """
+    blocks = settings["evaluation.blocks"]
+    most = {"quick": 200, "standard": 500, "thorough": 1000}[budget]
+    small, full, taught = _count_evaluation(rows, num_rows, num_teachers, settings)
+    share = work / len(blocks)
+    of_common = of_taught = share
+    if len(blocks) > 1 and settings.is_fixed(_TAUGHT):
+        of_common = work - _spend(taught, settings[_TAUGHT])
+    elif len(blocks) > 1 and settings.is_fixed(_OWN) and settings.is_fixed(_FULL):
+        own = settings[_OWN]
+        of_taught = work - _spend(small, own) - _spend(full, settings[_FULL] or own)
+    chosen, reason = [], f"fit {_SHARES['evaluate']:.0%} of the time"
     if "i" in blocks:
-        small = 3 * seeds * 8  # eight trainings on small sets, rates included
-        own = max(50, min(epochs, int(0.6 * work / (small * rows))))
-        full = max(5, min(own, int(0.4 * work / (2 * 3 * seeds * num_rows))))
-        chosen += [
-            Choice("evaluation.num_epochs", own, reason),
-            Choice("evaluation.full_num_epochs", full, reason),
-        ]
-    if "ii" in blocks:  # three sets, and the teachers are asked about every view
-        one = 3 * seeds * rows * _TEACHER_PASSES * (3 + num_teachers) / 3
-        taught = max(_MIN_STUDENT_EPOCHS, min(epochs, int(work / one)))
-        chosen.append(Choice("student.num_epochs", taught, reason))
+        own, whole = _fit_common(of_common, most, small, full, settings)
+        chosen += [Choice(_OWN, own, reason), Choice(_FULL, whole, reason)]
+    if "ii" in blocks:
+        epochs = max(_MIN_STUDENT_EPOCHS, min(most, _fit(of_taught, taught)))
+        chosen.append(Choice(_TAUGHT, epochs, reason))
     return chosen
+
+
+def _fit_common(work, most, small, full, settings):
+    """Epochs of block (i) on small sets and on the whole training set."""
+    of_small, of_full = 0.6 * work, 0.4 * work
+    if settings.is_fixed(_FULL) and settings[_FULL]:
+        of_small = work - _spend(full, settings[_FULL])
+    elif settings.is_fixed(_FULL):  # as many as on small sets
+        of_small, small = work, tuple(map(sum, zip(small, full, strict=True)))
+    elif settings.is_fixed(_OWN):
+        of_full = work - _spend(small, settings[_OWN])
+    own = settings.pick(_OWN, max(50, min(most, _fit(of_small, small))))
+    return own, max(5, min(own, _fit(of_full, full)))
+
+
+def _count_evaluation(rows, num_rows, num_teachers, settings):
+    """(Passes for each epoch, those besides) of small sets, of the whole one, and of block (ii)."""
+    seeds, tuning = settings["evaluation.num_seeds"], settings["evaluation.tuning_epochs"]
+    grids = (settings["evaluation.baseline_rates"], settings["student.learning_rates"])
+    common, taught = (len(rates) if len(rates) > 1 else 0 for rates in grids)
+    of_view = _TEACHER_PASSES * (3 + num_teachers) / 3
+
+    def count(of_one, trainings, compared):
+        """Of trainings, and of those besides that only compare rates."""
+        if tuning:
+            return of_one * trainings, of_one * tuning * compared
+        return of_one * (trainings + compared), 0
+
+    return (
+        count(3 * seeds * rows, _SMALL_SETS, common),
+        count(3 * seeds * num_rows, 1, -(-common // seeds)),  # one network at every rate
+        count(seeds * rows * of_view, _SMALL_SETS, taught),
+    )
+
+
+def _fit(work, cost):
+    """Epochs of `work` in which there is time for; `cost` is of each, and besides."""
+    of_one, besides = cost
+    return int((work - besides) / of_one)
+
+
+def _spend(cost, epochs):
+    of_one, besides = cost
+    return of_one * epochs + besides
 
 
 def _forward_flops(image_shape, width, depth, num_classes):

@@ -184,6 +184,93 @@ def test_a_larger_network_of_the_users_gets_fewer_iterations():
     assert wide < choose("thorough")["trajectory.num_iterations"]
 
 
+EPOCHS, WHOLE = "evaluation.num_epochs", "evaluation.full_num_epochs"
+STEPS_OF = "trajectory.{}.student_steps"
+# A task in which no choice is at its least or most: (name, counts, shape), devices and images.
+LARGE = ("thorough", (5000, 1500, 500, *(7 * (100,))), (64, 64, 3))
+IMAGES = {"distill.ipc": 100}
+# Method, what is fixed, what is chosen to fit it, and whether that is fewer or more than without.
+FIXED = [
+    ("dam_ed", "experts.num_experts", 40, "experts.representation.num_epochs", "fewer"),
+    ("dam_ed", "experts.classifier.num_epochs", 4000, "experts.num_experts", "fewer"),
+    ("dam_ed", STEPS_OF.format("representation"), 250, "trajectory.num_iterations", "fewer"),
+    ("dam_ed", STEPS_OF.format("classifier"), 10, "trajectory.num_iterations", "more"),
+    ("dam_ed", "trajectory.num_iterations", 5000, STEPS_OF.format("classifier"), "fewer"),
+    ("dam_ed", "trajectory.batch_size", 25, "trajectory.num_iterations", "more"),
+    ("dam_ed", "trajectory.pairs_per_iteration", 2, "trajectory.num_iterations", "fewer"),
+    ("dam_ed", "evaluation.num_seeds", 1, EPOCHS, "more"),
+    ("dam_ed", "evaluation.baseline_rates", (0.01,), EPOCHS, "more"),
+    ("dam_ed", "evaluation.baseline_rates", (0.01,), WHOLE, "more"),
+    ("dam_ed", "evaluation.tuning_epochs", 5, EPOCHS, "more"),
+    ("dam_ed", "evaluation.tuning_epochs", 1000, EPOCHS, "fewer"),
+    ("dam_ed", WHOLE, 1, EPOCHS, "more"),
+    ("dam_ed", WHOLE, 0, EPOCHS, "fewer"),
+    ("dam_ed", EPOCHS, 80, WHOLE, "more"),
+    ("dsa", "gradient_matching.image_steps", 50, "gradient_matching.num_networks", "fewer"),
+    ("dsa", "gradient_matching.training_epochs", 50, "gradient_matching.num_networks", "fewer"),
+    ("dsa", "gradient_matching.num_networks", 1000, "gradient_matching.image_steps", "fewer"),
+    ("idm", "distribution_matching.training_steps", 100, "distribution_matching.num_iterations",
+     "fewer"),
+    ("dream", "dream.inner_steps", 5, "dream.num_networks", "more"),
+    ("dream", "dream.num_networks", 1000, "dream.inner_steps", "fewer"),
+    ("krr", "kernel.second.num_iterations", 4000, "kernel.first.num_iterations", "fewer"),
+    ("krr", "kernel.first.num_iterations", 2000, "kernel.second.num_iterations", "fewer"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "field", "value", "chosen", "expected"), FIXED)
+def test_what_is_fixed_is_counted(method, field, value, chosen, expected):
+    """Breaks when a field is left as it is and the others are chosen as if it was not."""
+    asked = {"method": method, "num_devices": 0 if method == "krr" else 1}
+    asked |= {} if method == "dam_ed" else {"experts": ()}
+    free = choose(*LARGE, given=IMAGES, **asked)
+    given = choose(*LARGE, given=IMAGES | {field: value}, **asked)
+    assert field not in given
+    assert given[chosen] < free[chosen] if expected == "fewer" else given[chosen] > free[chosen]
+
+
+@pytest.mark.parametrize("steps", [10, 40])
+def test_fixed_steps_and_the_iterations_for_them_take_the_same_time(steps):
+    """Breaks when fixed steps of one phase are counted for both, or for none."""
+    phases = ("representation", "classifier")
+    field = STEPS_OF.format("classifier")
+    free = choose(*LARGE, given=IMAGES, num_devices=1)
+    given = choose(*LARGE, given=IMAGES | {field: steps}, num_devices=1)
+    work = [
+        found["trajectory.num_iterations"] * sum(found[STEPS_OF.format(x)] for x in phases)
+        for found in (free, given | {field: steps})
+    ]
+    assert work[1] == pytest.approx(work[0], rel=0.01)
+    iterations = given["trajectory.num_iterations"]
+    fixed = IMAGES | {"trajectory.num_iterations": 2 * iterations}
+    both = choose(*LARGE, given=fixed, num_devices=1)
+    assert 2 * iterations * sum(both[STEPS_OF.format(x)] for x in phases) <= work[0]
+
+
+def test_blocks_leave_each_other_the_time_that_fixed_epochs_do_not_take():
+    """Breaks when a block has half the time whatever the other one takes of it."""
+    asked = {"method": "rded", "experts": (), "num_teachers": 1, "num_devices": 1}
+    blocks = IMAGES | {"evaluation.blocks": ("i", "ii")}
+    free = choose(*LARGE, given=blocks, **asked)
+    given = choose(*LARGE, given=blocks | {"student.num_epochs": 1}, **asked)
+    assert given[EPOCHS] > 1.5 * free[EPOCHS] and given[WHOLE] > 1.5 * free[WHOLE]
+    given = choose(*LARGE, given=blocks | {EPOCHS: 1, WHOLE: 1}, **asked)
+    assert given["student.num_epochs"] > free["student.num_epochs"]
+    several = choose(*LARGE, given=blocks | {"student.learning_rates": (0.01, 0.02)}, **asked)
+    assert several["student.num_epochs"] < free["student.num_epochs"]
+
+
+def test_teachers_of_another_recipe_or_batch_take_the_same_time():
+    """Breaks when a recipe that costs twice as much, or a larger batch, trains as many steps."""
+    asked = {"method": "rldd", "experts": (), "num_teachers": 48, "num_devices": 1}
+    free = choose(*LARGE, **asked)["teacher.num_epochs"]
+    twice = choose(*LARGE, given={"teacher.recipe": "glmc"}, **asked)
+    assert twice["teacher.num_epochs"] == pytest.approx(free / 2, rel=0.1)
+    assert twice["observer.num_epochs"] == free
+    large = choose(*LARGE, given={"teacher.batch_size": 640}, **asked)
+    assert large["teacher.num_epochs"] == pytest.approx(free, rel=0.1)
+
+
 @pytest.mark.parametrize("name", budget.BUDGETS)
 def test_students_of_a_teacher_fit_the_time_too(name):
     """Breaks when block (ii) of a short run keeps its published length."""

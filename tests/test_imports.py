@@ -34,7 +34,9 @@ ALLOWED = {
     "runtime": _LEAVES,
     "records": set(),
     "presets": set(),
-    "budget": set(),
+    "budget": {"choices", "method_budgets"},
+    "choices": set(),
+    "method_budgets": {"choices"},
     "literature": set(),
     "rules": set(),
     "teacher_fields": {"rules"},
@@ -146,23 +148,28 @@ INSIDE = {
     },
     "pipeline.transfer": {"pipeline.problem", "pipeline.rows", "pipeline.run"},
     "pipeline.plan": {
-        *("pipeline.artefacts", "pipeline.experts", "pipeline.protocols", "pipeline.run"),
+        *("pipeline.artefacts", "pipeline.experts", "pipeline.run", "pipeline.teachers"),
+        "pipeline.work",
+    },
+    "pipeline.work": {
+        *("pipeline.protocols", "pipeline.rows", "pipeline.run", "pipeline.taught_rows"),
         *("pipeline.teachers", "pipeline.transfer"),
     },
     "pipeline.cost": {
         *(
             "pipeline.claims",
             "pipeline.distill",
+            "pipeline.evaluate",
             "pipeline.experts",
             "pipeline.labels",
             "pipeline.plan",
         ),
         *("pipeline.problem", "pipeline.run", "pipeline.settle", "pipeline.teachers"),
-        "pipeline.workspace",
+        *("pipeline.work", "pipeline.workspace"),
     },
     "pipeline.report": {
         *("pipeline.artefacts", "pipeline.claims", "pipeline.experts", "pipeline.labels"),
-        *("pipeline.plan", "pipeline.run", "pipeline.workspace"),
+        *("pipeline.run", "pipeline.work", "pipeline.workspace"),
     },
     "table.cells": set(),
     "table.order": set(),
@@ -179,7 +186,7 @@ INSIDE = {
 }
 # Sections of the config stop at the pipeline: below it nobody knows what a config is.
 CONFIG = {"budget", "config", "family_fields", "fields", "label_fields", "presets", "rules"}
-CONFIG |= {"evaluation_fields", "teacher_fields", "validation"}
+CONFIG |= {"choices", "evaluation_fields", "method_budgets", "teacher_fields", "validation"}
 PURE = {"data", "distill", "evaluate", "experts", "nets", "report", "runtime", "teachers"}
 # Third-party packages that one module hides from all others.
 HIDDEN = {

@@ -47,6 +47,11 @@ class LabelledSet:
         return self.num_stored or len(self.labels)
 
     @property
+    def kept_labels(self) -> np.ndarray:
+        """Classes of the images on disk, int32; a set that was expanded repeats them."""
+        return self.labels[: self.num_kept]
+
+    @property
     def num_seen(self) -> int:
         """Images that a student sees: f² for each that is stored."""
         return self.partition**2 * len(self.labels)

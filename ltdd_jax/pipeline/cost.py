@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from ltdd_jax import backend
-from ltdd_jax import config as configs
 from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import claims, experts, labels, plan, teachers
+from ltdd_jax.pipeline import claims, evaluate, experts, labels, plan, teachers, work
 from ltdd_jax.pipeline.distill import make_method
 from ltdd_jax.pipeline.problem import load_problem
 from ltdd_jax.pipeline.run import Run
@@ -19,11 +18,7 @@ from ltdd_jax.pipeline.settle import settle_config
 from ltdd_jax.pipeline.workspace import Workspace
 from ltdd_jax.runtime.interrupt import StopRequest
 
-_HASH_DIGITS = 8
-_OF_BASELINES = (
-    *("seed", "data", "net", "augment", "runtime.precision", "evaluation", "distill.ipc"),
-    *("labels", "student"),
-)
+BASELINES = "baselines/"  # begins what is shared of an evaluation, as it begins their files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +28,8 @@ class Cost:
     Attributes:
       own: of what no other set has a part in: distillation and its evaluation.
       shared: name -> of what sets of one directory have in common; equal names are the same thing.
-      there: names of `shared` that are on disk.
+      there: names of `shared` that are on disk; not of baselines at the rate of other ones, whose
+        files are found once that rate is known.
       has_begun: whether something of the set itself is on disk.
     """
 
@@ -64,12 +60,12 @@ def estimate_cost(
     """
     run = _imagine(config, sets, workdir, set_name, keep)
     method = labels.add_needs(run, make_method(run))
-    flops = plan.count_flops(run, method)
+    flops = work.count_flops(run, method)
     shared, there = {}, set()
     for kind in method.experts:
         name = experts.name_directory(run, kind)
         of_kind = dataclasses.replace(method, experts=(kind,))
-        shared[name] = plan.count_flops(run, of_kind)["experts"]
+        shared[name] = work.count_flops(run, of_kind)["experts"]
         if _is_there(run, kind):
             there.add(name)
     for kind in teachers.needed_teachers(method):
@@ -77,8 +73,12 @@ def estimate_cost(
             shared[member.directory.name] = teachers.count_member_flops(member)
             if teachers.is_there(member):
                 there.add(member.directory.name)
-    made_of = configs.identity(run.config, _OF_BASELINES)
-    shared[f"baselines-{configs.identity_hash(made_of)[:_HASH_DIGITS]}"] = flops["baselines"]
+    for row in work.list_baselines(run, method):
+        name = f"{BASELINES}{evaluate.name_row(run, row, row.rate)}"
+        shared[name] = work.count_row(run, row)
+        # A row at the rate of another one lies under a name that this rate is part of.
+        if not row.rate_of and (run.workspace.root / f"{name}.json").exists():
+            there.add(name)
     return Cost(
         own=flops["distill"] + flops["evaluate"],
         shared=shared,

@@ -77,10 +77,15 @@ def identify(run: Run, row: Row, rate: float | None) -> dict[str, Any]:
     }
 
 
+def name_row(run: Run, row: Row, rate: float | None) -> str:
+    """Of the files of a row: equal names are the same networks, trained on the same data."""
+    return f"{row.name}-{configs.identity_hash(identify(run, row, rate))[:_HASH_DIGITS]}"
+
+
 def _evaluate_row(run, trainers, row, rate):
     """Accuracies of a row with the rate that was used, from its file if they are there."""
     identity = identify(run, row, rate)
-    name = f"{row.name}-{configs.identity_hash(identity)[:_HASH_DIGITS]}"
+    name = name_row(run, row, rate)
     directory = run.workspace.baselines if row.is_shared else run.workspace.evaluate
     path = directory / f"{name}.json"
     networks = directory / "networks" / name

@@ -1,6 +1,5 @@
 """What a run is going to do and cost, said before it starts."""
 
-import collections
 import time
 from collections.abc import Sequence
 
@@ -13,7 +12,7 @@ from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.nets import Network
-from ltdd_jax.pipeline import artefacts, protocols, teachers, transfer
+from ltdd_jax.pipeline import artefacts, teachers, work
 from ltdd_jax.pipeline import experts as expert_stage
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
@@ -22,7 +21,6 @@ from ltdd_jax.runtime import checkpoint, files, mesh, processes
 from ltdd_jax.types import UserError
 
 _SHOWN_CLASSES = 12
-_GRADIENT_FORWARDS = 3  # a gradient costs about three forward passes
 _TIMED_ABOVE = 1e13  # FLOP; a smaller run ends before an estimate is of use
 _TIMED_BATCH = 128
 
@@ -152,69 +150,6 @@ def _is_distilled(run, method):
     return done and artefacts.find_set(run, artefacts.FINAL).exists()
 
 
-def count_flops(run: Run, method: Method) -> dict[str, float]:
-    """Multiplications and additions of each stage, baselines apart; layers only."""
-    config, problem = run.config, run.problem
-    forward = problem.network.sizes.flops
-    num_rows, num_classes = len(problem.train.labels), problem.num_classes
-    sections = config.experts
-    passes = 2 if sections.representation.rho > 0 else 1  # GSAM takes two gradients
-    of_kind = {
-        "representation": sections.representation.num_epochs * num_rows * passes * 3,
-        "classifier": sections.classifier.num_epochs * num_classes * max(problem.class_counts),
-    }
-    settings = config.evaluation
-    rates = len(settings.baseline_rates)
-    tuned = rates if rates > 1 else 0
-    epoch = settings.num_seeds * _GRADIENT_FORWARDS * forward
-    seen = method.partition**2 * len(method.labels)
-    small = (settings.num_epochs + 1) * seen * epoch
-    full_epochs = (settings.full_num_epochs or settings.num_epochs) + 1
-    full = full_epochs * num_rows * epoch
-    full_tuning = full / settings.num_seeds * -(-tuned // settings.num_seeds) * settings.num_seeds
-    asked = teachers.needed_teachers(method)
-    own, baselines = small * (3 if method.num_iterations else 1), small * (1 + tuned)
-    has = {block: block in settings.blocks for block in ("i", "ii")}
-    own += small * len(settings.extra_rows) * bool(method.num_iterations)
-    own += small * _count_kept(run, method)
-    elsewhere = _count_transferred(run, seen)  # of the set and of random real images alike
-    own, baselines = own + elsewhere, baselines + elsewhere
-    taught = _count_taught(run, seen) if has["ii"] else 0.0
-    rates = len(config.student.learning_rates)
-    return {
-        "experts": forward * sections.num_experts * sum(of_kind[kind] for kind in method.experts),
-        **({"teachers": teachers.count_flops(run, asked)} if asked else {}),
-        "distill": method.flops * method.num_iterations,
-        "evaluate": has["i"] * own + taught * (2 if method.num_iterations else 1),
-        "baselines": has["i"] * (baselines + full + full_tuning)
-        + taught * (1 + (rates if rates > 1 else 0)),
-    }
-
-
-def _count_kept(run, method):
-    """Sets kept on the way that are evaluated too; the last one is the result."""
-    keep = run.config.distill.keep_steps
-    is_wanted = run.config.evaluation.curve and keep and method.num_iterations
-    return (method.num_iterations - 1) // keep if is_wanted else 0
-
-
-def _count_transferred(run, seen):
-    """Every further training of one row: on other networks and with another optimiser."""
-    ways = collections.Counter(name for name, _ in transfer.list_ways(run.config))
-    forward = sum(n * protocols.find_network(run, name).sizes.flops for name, n in ways.items())
-    settings = run.config.evaluation
-    return (settings.num_epochs + 1) * seen * settings.num_seeds * _GRADIENT_FORWARDS * forward
-
-
-def _count_taught(run, seen):
-    """One row of block (ii): a step of every student, and the answers of its live teachers."""
-    is_live = run.config.labels.relabel != "views"
-    asked = teachers.list_networks(run, teachers.TEACHER) if is_live else ()
-    of_view = _GRADIENT_FORWARDS * run.problem.network.sizes.flops
-    of_view += sum(network.sizes.flops for network in asked)
-    return run.config.evaluation.num_seeds * run.config.student.num_epochs * seen * of_view
-
-
 def time_flops(run: Run) -> float:
     """FLOP per second of one network's gradient on this machine, from a timed step."""
     network = run.problem.network
@@ -230,7 +165,7 @@ def time_flops(run: Run) -> float:
     start = time.monotonic()
     jax.block_until_ready(step(params))
     seconds = time.monotonic() - start
-    return _GRADIENT_FORWARDS * network.sizes.flops * len(images) / max(seconds, 1e-6)
+    return work.GRADIENT_FORWARDS * network.sizes.flops * len(images) / max(seconds, 1e-6)
 
 
 def describe_data(
@@ -357,7 +292,7 @@ def _describe_teachers(run, asked):
 
 
 def _describe_cost(run, method):
-    flops = count_flops(run, method)
+    flops = work.count_flops(run, method)
     rate = None
     if sum(flops.values()) > _TIMED_ABOVE and processes.is_first():
         rate = time_flops(run) * (1 if backend.is_cpu() else len(backend.devices()))

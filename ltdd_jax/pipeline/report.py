@@ -10,7 +10,7 @@ from ltdd_jax import config as configs
 from ltdd_jax import families
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
-from ltdd_jax.pipeline import artefacts, claims, labels, plan
+from ltdd_jax.pipeline import artefacts, claims, labels, work
 from ltdd_jax.pipeline.experts import open_trajectories
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.workspace import versions
@@ -74,7 +74,7 @@ def write_report(
         distill_losses=_read_distill_losses(run),
         reference=preset.reference,
         plan=described,
-        flops=plan.count_flops(run, method),
+        flops=work.count_flops(run, method),
         workdir=str(run.workspace.root),
         set_name=run.workspace.set_name,
         labels_file=_name_labels(run),

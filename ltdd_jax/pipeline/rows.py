@@ -122,7 +122,7 @@ def make_rows(run: Run) -> list[Row]:
     if preset.section == "selection":  # of all real images, also of those that judge rates
         title, rate_of = preset.title, "random_real"
         rows = [_set_row(run, "distilled", title, final, epochs, rate=None, rate_of=rate_of)]
-        return [*rows, *_baselines(run, final)]
+        return [*rows, *make_baselines(run, final.kept_labels)]
     title = f"distilled set ({preset.title})"
     rate = float(final.synthetic.step_size)
     rows = [_set_row(run, "distilled", title, final, epochs, rate=rate)]
@@ -142,7 +142,7 @@ def make_rows(run: Run) -> list[Row]:
             rows.append(
                 _set_row(run, name, f"after {iteration} iterations", kept, epochs, rate=rate)
             )
-    return [*rows, *_baselines(run, final)]
+    return [*rows, *make_baselines(run, final.kept_labels)]
 
 
 def find_preset(run: Run) -> Preset:
@@ -254,11 +254,18 @@ def _find_rate_field(run):
     return next((f"{section}.{name}" for name in fields), "")
 
 
-def _baselines(run: Run, final: LabelledSet) -> list[Row]:
-    """Random real images of the same number, and all of them."""
+def make_baselines(run: Run, of_set: np.ndarray) -> list[Row]:
+    """Random real images of the same number, with soft labels too if the set has such, and all.
+
+    These rows need no set: they are known before there is one.
+
+    Args:
+      run: whose labels and evaluation they are for.
+      of_set: int [S], the class of every image of the set that is stored.
+    """
     settings, problem = run.config.evaluation, run.problem
     labels, num_classes = problem.train.labels, problem.num_classes
-    numbers, shown = describe_numbers(run, final)
+    numbers, shown = describe_numbers(run, of_set)
 
     def real(rows):
         return problem.train_images[rows], losses.hard_label_logits(labels[rows], num_classes)
@@ -304,10 +311,14 @@ def _baselines(run: Run, final: LabelledSet) -> list[Row]:
     return [random_real, *_relabelled(run, random_real), full_real]
 
 
-def describe_numbers(run: Run, found: LabelledSet) -> tuple[list[int], str]:
-    """How many random real images of every class stand beside a set, and in words."""
-    labels = found.labels[: found.num_kept]  # an expanded set repeats them
-    numbers = np.bincount(labels, minlength=run.problem.num_classes).tolist()
+def describe_numbers(run: Run, of_set: np.ndarray) -> tuple[list[int], str]:
+    """How many random real images of every class stand beside a set, and in words.
+
+    Args:
+      run: its data name the classes.
+      of_set: int [S], the class of every image of the set that is stored.
+    """
+    numbers = np.bincount(of_set, minlength=run.problem.num_classes).tolist()
     if len(set(numbers)) == 1:
         return numbers, f"{numbers[0]} per class"
     return numbers, f"{', '.join(map(str, numbers))} of the classes"

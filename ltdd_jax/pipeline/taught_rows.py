@@ -5,7 +5,6 @@ which is chosen on random real images: so that they differ in the images alone.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -36,11 +35,11 @@ def make_rows(run: Run) -> list[Row]:
     # results of the same images stay the same.
     final = artefacts.read_set(run, artefacts.FINAL)
     preset = rows_of.find_preset(run)
-    school = _School(run)
+    school = _School(run, teachers.read_teachers(run, teachers.TEACHER))
     is_real = preset.section == "selection"
     title = preset.title if is_real else f"distilled set ({preset.title})"
     distilled = school.make_row("distilled", title, final, stored)
-    rows = [school.make_random_row(final), distilled]
+    rows = [school.make_random_row(final.kept_labels), distilled]
     if not is_real:
         initial = artefacts.read_set(run, artefacts.INITIAL)
         # Of images alone: labels that were made later have no part in this block.
@@ -48,6 +47,16 @@ def make_rows(run: Run) -> list[Row]:
             title = "the set before the first iteration"
             rows.insert(1, school.make_row("initial", title, initial, None))
     return rows
+
+
+def sketch_random_row(run: Run, of_set: np.ndarray) -> Row:
+    """The row of random real images before there are teachers: what it is, with nothing to load.
+
+    Args:
+      run: whose teachers and students it is for.
+      of_set: int [S], the class of every image of the set that is stored.
+    """
+    return _School(run, ()).make_random_row(of_set)
 
 
 def measure_teachers(run: Run) -> dict[str, Any]:
@@ -73,10 +82,7 @@ class _School:
     """What the rows of this block share."""
 
     run: Run
-
-    @functools.cached_property
-    def teachers(self) -> tuple[Teacher, ...]:
-        return teachers.read_teachers(self.run, teachers.TEACHER)
+    teachers: tuple[Teacher, ...]
 
     def make_row(self, name, title, found, stored) -> Row:
         """The row of a set; `stored` are its views if they are stored already."""
@@ -97,10 +103,10 @@ class _School:
             stored_bytes={**made.stored_bytes, **of_images},
         )
 
-    def make_random_row(self, found) -> Row:
+    def make_random_row(self, of_set) -> Row:
         """Random real images of the same number, whose rate is that of all rows."""
         run = self.run
-        numbers, shown = rows_of.describe_numbers(run, found)
+        numbers, shown = rows_of.describe_numbers(run, of_set)
         labels = run.problem.train.labels
 
         def load_kept(kept, count):

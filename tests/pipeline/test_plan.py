@@ -155,46 +155,6 @@ def test_other_norms_of_teacher_and_student_are_told(tmp_path, student, taught_b
     assert "batch norms" not in plan.describe(without, distill.make_method(without))
 
 
-def test_every_live_teacher_is_counted_by_its_own_size(tmp_path):
-    """Breaks when a row that asks several networks, or wider ones, is said to cost less."""
-    network = nets.build("mlp", image_shape=(2, 2, 1), num_classes=3)
-
-    def count(*taught_by, **fields):
-        fields |= {"distill__method": "random", "distill__ipc": 2, "net__name": "mlp"}
-        fields |= {"teacher__nets": taught_by, "student__num_epochs": 7, "evaluation__num_seeds": 5}
-        run = small_run.make_run(tmp_path, network, evaluation__blocks=("ii",), **fields)
-        return plan.count_flops(run, distill.make_method(run))["evaluate"]
-
-    views, of_student = 7 * 5 * 6, 3 * network.sizes.flops
-    wide = nets.build("convnet", image_shape=(2, 2, 1), num_classes=3, width=9, depth=1)
-    slim = nets.build("mlp", image_shape=(2, 2, 1), num_classes=3, width=9)
-    both = slim.sizes.flops + wide.sizes.flops
-    sizes = {"teacher__width": 9, "teacher__depth": 1}
-    assert count("mlp", "convnet", **sizes) == views * (of_student + both)
-    assert count("mlp", labels__relabel="views") == views * of_student
-
-
-def test_every_row_that_is_asked_for_besides_is_counted(tmp_path):
-    """Breaks when an evaluation on large networks, or of many sets, is called a short run."""
-    network = nets.build("convnet", image_shape=(2, 2, 1), num_classes=3, width=4, depth=1)
-
-    def count(**fields):
-        fields |= {"trajectory__num_iterations": 9, "distill__ipc": 2}
-        run = small_run.make_run(tmp_path, network, evaluation__num_seeds=5, **fields)
-        found = plan.count_flops(run, distill.make_method(run))
-        return np.array([found["evaluate"], found["baselines"]])
-
-    updates, none = 6 * 5 * 6 * 3, count()  # epochs, seeds, images, passes
-    other = nets.build("mlp", image_shape=(2, 2, 1), num_classes=3).sizes.flops
-    curve = count(evaluation__curve=True, distill__keep_steps=3)
-    np.testing.assert_allclose(curve - none, [2 * updates * network.sizes.flops, 0])
-    elsewhere = count(evaluation__networks="mlp")
-    np.testing.assert_allclose(elsewhere - none, 2 * [updates * other])
-    adam = count(evaluation__networks="convnet,mlp", evaluation__protocols="sgd,adam")
-    both = updates * (2 * other + network.sizes.flops)
-    np.testing.assert_allclose(adam - none, 2 * [both])
-
-
 @pytest.mark.parametrize("blocks", [("i",), ("ii",), ("i", "ii")])
 def test_only_the_blocks_asked_for_are_announced(tmp_path, blocks):
     """Breaks when trainings on the whole training set are promised that nobody will make."""
