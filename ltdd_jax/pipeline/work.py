@@ -33,7 +33,7 @@ def list_baselines(run: Run, method: Method) -> list[Row]:
     """The rows of real images, which need no set: what they are, not for loading.
 
     Args:
-      run: its section `evaluation` names the blocks.
+      run: its section `evaluation` names the blocks and the kinds of rows.
       method: of the set that they stand beside.
     """
     blocks, found = run.config.evaluation.blocks, []
@@ -42,7 +42,18 @@ def list_baselines(run: Run, method: Method) -> list[Row]:
         found += [*common, *transfer.make_rows(run, common)]
     if "ii" in blocks:
         found.append(taught_rows.sketch_random_row(run, method.labels))
-    return found
+    return [row for row in found if _is_wanted(run, method, row)]
+
+
+def _is_wanted(run, method, row):
+    """Whether a row is of a kind that is asked for, or rows of the set take its learning rate."""
+    kinds = run.config.evaluation.rows
+    if rows.name_kind(row) in kinds:
+        return True
+    if row.name == "ii_random_real":
+        return "distilled" in kinds or "initial" in kinds
+    users = "initial" if method.num_iterations else "distilled"
+    return row.name == "random_real" and users in kinds
 
 
 def count_row(run: Run, row: Row) -> float:
@@ -53,25 +64,30 @@ def count_row(run: Run, row: Row) -> float:
     is_compared = len(rates) > 1 and max(run.problem.class_counts) > 1  # or none can be held out
     if row.rate is None and not row.rate_of and is_compared:
         lanes = len(rates) * (settings.num_seeds if row.per_network else 1)
-        trainings = -(-lanes // settings.num_seeds)  # of as many networks each as there are seeds
+        at_once = min(settings.num_seeds, lanes)
         tuning_epochs = settings.tuning_epochs or row.num_epochs
-        epochs += trainings * protocols.count_epochs(row.block, tuning_epochs)
-    return settings.num_seeds * epochs * row.num_rows * _count_view(run, row.block, row.network)
+        networks = -(-lanes // at_once) * at_once  # the last ones are padded
+        compared = networks * protocols.count_epochs(row.block, tuning_epochs)
+    else:
+        compared = 0
+    trained = settings.num_seeds * epochs + compared
+    return trained * row.num_rows * _count_view(run, row.block, row.network)
 
 
 def _count_own(run, method):
     """Of the rows of the set, which take their rates from the set or from random real images."""
-    settings = run.config.evaluation
+    settings, has_start = run.config.evaluation, bool(method.num_iterations)
     seen = settings.num_seeds * method.partition**2 * len(method.labels)
+    is_final, is_first = ("distilled" in settings.rows), ("initial" in settings.rows and has_start)
     found = 0.0
     if "i" in settings.blocks:
-        rows_of_set = 3 + len(settings.extra_rows) if method.num_iterations else 1
-        rows_of_set += _count_kept(run, method)
-        views = rows_of_set * _count_view(run, "i", "")
-        views += sum(_count_view(run, "i", name) for name, _ in transfer.list_ways(run.config))
+        of_final = 1 + len(settings.extra_rows) * has_start + _count_kept(run, method)
+        views = (is_final * of_final + is_first * 2) * _count_view(run, "i", "")
+        ways = transfer.list_ways(run.config) if is_final else ()
+        views += sum(_count_view(run, "i", name) for name, _ in ways)
         found += protocols.count_epochs("i", settings.num_epochs) * seen * views
     if "ii" in settings.blocks:
-        views = (2 if method.num_iterations else 1) * _count_view(run, "ii", "")
+        views = (is_final + is_first) * _count_view(run, "ii", "")
         found += run.config.student.num_epochs * seen * views
     return found
 

@@ -43,6 +43,9 @@ EVALUATIONS = [
     ({"baseline_rates": (0.03,), "blocks": ("i", "ii"), "tuning_epochs": 2}, "views", 2),
     ({"blocks": ("ii",)}, "none", 1),
     ({"networks": "mlp,convnet", "protocols": "sgd,adam"}, "none", 2),
+    ({"rows": ("full_real",), "baseline_rates": (0.01, 0.03), "num_seeds": 3}, "none", 1),
+    ({"rows": ("initial",), "blocks": ("i", "ii"), "networks": "mlp"}, "none", 1),
+    ({"rows": ("distilled",), "networks": "mlp"}, "teacher", 1),
 ]
 
 
@@ -70,7 +73,8 @@ def test_as_much_is_counted_as_is_trained(tmp_path, monkeypatch, settings, relab
     expected = {row.name: work.count_row(run, row) for row in work.list_baselines(run, method)}
     real = {name: n for name, n in counter.seen.items() if "real" in name}
     assert real.keys() == expected.keys()
-    assert ("random_real_soft" in real) == (relabel == "teacher")
+    asks = "random_real" in settings.get("rows", ("random_real",))
+    assert ("random_real_soft" in real) == (relabel == "teacher" and asks)
     mlp, slim = (
         nets.build("mlp", image_shape=(2, 2, 1), num_classes=3, **width).sizes.flops
         for width in ({}, {"width": run.config.net.width})
@@ -114,6 +118,11 @@ def test_every_row_that_is_asked_for_besides_is_counted(tmp_path):
 
     updates, none = 6 * 5 * 6 * 3, count()  # epochs, seeds, images, passes
     other = nets.build("mlp", image_shape=(2, 2, 1), num_classes=3).sizes.flops
+    first = count(evaluation__rows=("initial",))
+    final = count(evaluation__rows=("distilled", "full_real"))
+    np.testing.assert_allclose(first[0] + final[0], none[0])
+    np.testing.assert_allclose(final[0], updates * network.sizes.flops)
+    np.testing.assert_allclose(first[1] + final[1], none[1])
     curve = count(evaluation__curve=True, distill__keep_steps=3)
     np.testing.assert_allclose(curve - none, [2 * updates * network.sizes.flops, 0])
     elsewhere = count(evaluation__networks="mlp")
