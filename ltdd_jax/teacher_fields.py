@@ -49,6 +49,12 @@ def make_section(nets: Sequence[str], default: str, use: str) -> dict[str, Any]:
             "Channels of a ConvNet, and of the first stage of a ResNet-32; 0 takes net.width for "
             "a ConvNet and 64 for a ResNet-32 (published: 128 and 64).",
         ),
+        "resnet_width": Field(
+            0,
+            at_least(0),
+            "Channels of the first stage of a ResNet-32 that stands beside a ConvNet of another "
+            "width; 0 takes width.",
+        ),
         "depth": Field(0, within(0, 8), "Blocks of a ConvNet; 0 takes net.depth (published: 3)."),
         "recipe": Field(
             "glmc",

@@ -311,6 +311,7 @@ def test_every_field_is_said_to_be_published_or_not(file, cell, published):
 # Cui et al., AAAI 2026, whose networks are trained by GLMC (CVPR 2023).
 TEACHERS = {
     "width": 0,  # 128 of net.width for a ConvNet, 64 for a ResNet-32
+    "resnet_width": 0,  # as width says
     "depth": 0,
     "recipe": "glmc",
     "augment": "crop_flip",

@@ -71,7 +71,7 @@ class Member:
     def options(self) -> dict[str, Any]:
         """Settings that the network takes beside the shapes of the data."""
         net, width = self.run.config.net, self.section.width
-        first = width or _RESNET32_WIDTH
+        first = self.section.resnet_width or width or _RESNET32_WIDTH
         known = {
             "width": width or net.width,
             "widths": (first, 2 * first, 4 * first),
@@ -83,7 +83,7 @@ class Member:
         """What makes it what it is; other networks of the section have no part in it."""
         made_by = ["seed", "data", "augment", "runtime.precision", self.kind]
         found = configs.identity(self.run.config, made_by)
-        for name in ("nets", "width", "depth"):
+        for name in ("nets", "width", "resnet_width", "depth"):
             found[self.kind].pop(name)
         options = {k: list(v) if isinstance(v, tuple) else v for k, v in self.options().items()}
         return found | {

@@ -149,6 +149,7 @@ def test_a_method_is_given_the_kind_that_it_asks_for(trained):
         ({"teacher__learning_rate": 0.02}, False),
         ({"teacher__glmc__similarity": 0.5}, False),
         ({"teacher__width": 4}, False),
+        ({"teacher__resnet_width": 2}, True),
         ({"seed": 1}, False),
     ],
 )
@@ -156,6 +157,24 @@ def test_what_makes_a_teacher_another_one(trained, fields, is_same):
     """Breaks when a teacher is trained again for nothing, or one of other settings is taken."""
     (first, *_) = teachers.list_members(make_run(trained.workspace.root, **fields), "teacher")
     assert teachers.is_there(first) == is_same
+
+
+@pytest.mark.parametrize(
+    ("fields", "widths"),
+    [
+        ({}, (4, (64, 128, 256))),
+        ({"width": 3}, (3, (3, 6, 12))),
+        ({"width": 3, "resnet_width": 2}, (3, (2, 4, 8))),
+        ({"resnet_width": 2}, (4, (2, 4, 8))),
+    ],
+)
+def test_a_resnet_beside_a_convnet_has_its_own_width(tmp_path, fields, widths):
+    """Breaks when one width holds for networks whose costs differ by a factor of ten."""
+    fields = {f"teacher__{name}": value for name, value in fields.items()}
+    fields["teacher__nets"] = ("convnet_bn", "resnet32_bn")
+    run = small_run.make_run(tmp_path, net__width=4, **fields)
+    convnet, resnet = teachers.list_members(run, "teacher")
+    assert (convnet.options()["width"], resnet.options()["widths"]) == widths
 
 
 def test_a_damaged_teacher_is_trained_again(trained, tmp_path):
