@@ -116,7 +116,7 @@ def _evaluate_row(run, trainers, row, rate):
             found["confusion"] = metrics.count_confusions(predictions, labels, num_classes).tolist()
         if lacks_networks:
             with checkpoint.Writer() as writer:
-                writer.save(networks, {"params": cut(run, mesh.fetch(state.params))}, {})
+                writer.save(networks, {"params": cut(mesh.fetch(state.params), len(rates))}, {})
         files.write_sealed(path, found)
         run.stop.agree()
         run.stop.raise_if_requested()

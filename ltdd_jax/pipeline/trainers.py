@@ -111,7 +111,7 @@ class _Trainer:
         keys = jax.vmap(lambda i: jax.random.fold_in(job.key, i))(jnp.asarray(seeds[lanes]))
         state = self.init(keys)
         checkpoints = loop.Checkpoints(job.directory, run.workspace.warn, job.made_of)
-        found = checkpoints.restore(jax.eval_shape(lambda: cut(run, state)))
+        found = checkpoints.restore(jax.eval_shape(lambda: cut(state, num_seeds)))
         done = 0
         if found is not None:
             state, _, done = found
@@ -143,7 +143,7 @@ class _Trainer:
                 return count
 
             def save(done):
-                checkpoints.save(writer, cut(run, mesh.fetch(state)), done, {})
+                checkpoints.save(writer, cut(mesh.fetch(state), num_seeds), done, {})
 
             loop.run_loop(
                 run.stop, writer, cadence, done=done, total=self._total, advance=advance,
@@ -196,6 +196,6 @@ def _check(job, loss, state, done, rates):
         )
 
 
-def cut(run, tree):
-    """Without padding networks: their number depends on the devices."""
-    return jax.tree.map(lambda x: x[: run.config.evaluation.num_seeds], tree)
+def cut(tree, num_networks: int):
+    """The first networks, without those that pad them to the devices."""
+    return jax.tree.map(lambda x: x[:num_networks], tree)

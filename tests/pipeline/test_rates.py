@@ -8,7 +8,7 @@ import pytest
 
 from ltdd_jax import pipeline
 from ltdd_jax.data import long_tail
-from ltdd_jax.pipeline import problem, rows, trainers
+from ltdd_jax.pipeline import loop, problem, rows, trainers
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.pipeline.workspace import Workspace
 from tests.pipeline import runs, tiny_config
@@ -89,6 +89,20 @@ def test_no_rate_of_the_whole_training_set_is_tried_twice(copy, run, monkeypatch
     run(workdir, "evaluate", evaluation__rows=("full_real",), evaluation__num_epochs=1, **fields)
     tried, used = trained
     assert tried == [0.01, 0.05] and used[0] in tried and used == 3 * used[:1]
+
+
+def test_compared_networks_are_saved_without_what_pads_them_to_devices(copy, run, monkeypatch):
+    """Breaks when a comparison that was stopped begins anew on a machine of other devices."""
+    workdir, saved, save = copy(without=("evaluate",)), [], loop.Checkpoints.save
+
+    def note(self, writer, state, done, meta):
+        saved.append(len(state.step))
+        return save(self, writer, state, done, meta)
+
+    monkeypatch.setattr(loop.Checkpoints, "save", note)
+    fields = {"evaluation__baseline_rates": (0.01, 0.05), "evaluation__num_seeds": 3}
+    run(workdir, "evaluate", evaluation__rows=("full_real",), evaluation__num_epochs=1, **fields)
+    assert saved[0] == 2  # of the comparison, which comes first
 
 
 def test_best_rate_on_the_held_out_images_is_used(finished):
