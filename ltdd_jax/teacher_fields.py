@@ -52,8 +52,8 @@ def make_section(nets: Sequence[str], default: str, use: str) -> dict[str, Any]:
         "resnet_width": Field(
             0,
             at_least(0),
-            "Channels of the first stage of a ResNet-32 that stands beside a ConvNet of another "
-            "width; 0 takes width.",
+            "Channels of the first stage of a ResNet-32 in place of width, which is that of a "
+            "ConvNet beside it; 0 takes width.",
         ),
         "depth": Field(0, within(0, 8), "Blocks of a ConvNet; 0 takes net.depth (published: 3)."),
         "recipe": Field(

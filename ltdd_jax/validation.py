@@ -11,6 +11,7 @@ from ltdd_jax.errors import UserError
 _WITH_PATH = ("folder", "npz", "fashion_mnist", "tiny_imagenet", "imagenet")
 _SET_NAME = re.compile(r"\w[\w.-]{0,99}")
 _MAX_NAME_BYTES = 200  # most file systems take 255, and the names of files have endings
+_WAYS = {"networks": "", "protocols": "sgd"}  # field -> no further training of any row
 _MAX_INT = 2**31 - 1  # what the compiled programs count with
 _TYPE_NAMES = {
     bool: "true or false",
@@ -130,16 +131,32 @@ def _check_data(values: Mapping[str, Any]) -> None:
 
 
 def _check_evaluation(values: Mapping[str, Any]) -> None:
-    if "i" in values["evaluation.blocks"]:
-        return
-    for name, of_block in (("networks", ""), ("protocols", "sgd")):
-        value = values[f"evaluation.{name}"]
-        if value != of_block:
-            raise UserError(
-                f"--config.evaluation.{name}={value} asks for further trainings of the rows of "
-                f"block i, which is not evaluated: set --config.evaluation.blocks=('i', 'ii'), or "
-                f"--config.evaluation.{name}={of_block}"
-            )
+    blocks, kinds = values["evaluation.blocks"], values["evaluation.rows"]
+    lacking = {
+        "full_real": "i" not in blocks and "the whole training set is a row of block i alone",
+        "initial": presets.PRESETS[values["distill.method"]].section == "selection"
+        and "a selection begins as what it is",
+    }
+    reasons = [lacking.get(kind) for kind in kinds]
+    if all(reasons):
+        raise UserError(
+            f"--config.evaluation.rows={kinds} leaves nothing to evaluate, since "
+            f"{' and '.join(map(str, reasons))}: add 'distilled' or 'random_real'"
+        )
+    ways = [name for name, none in _WAYS.items() if values[f"evaluation.{name}"] != none]
+    if ways and not {"distilled", "random_real"} & set(kinds):
+        raise UserError(
+            f"--config.evaluation.{ways[0]} asks for further trainings on the distilled set and on "
+            f"random real images, which --config.evaluation.rows={kinds} leaves out: add one of "
+            "them"
+        )
+    if ways and "i" not in blocks:
+        name = ways[0]
+        raise UserError(
+            f"--config.evaluation.{name}={values[f'evaluation.{name}']} asks for further trainings "
+            "of the rows of block i, which is not evaluated: set "
+            f"--config.evaluation.blocks=('i', 'ii'), or --config.evaluation.{name}={_WAYS[name]}"
+        )
 
 
 def _list_phases(values):

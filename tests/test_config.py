@@ -154,6 +154,18 @@ def test_impossible_value_is_refused_with_field_value_and_range(field, value, ex
             ({"evaluation__blocks": ("ii",), f"evaluation__{name}": value}, "block i")
             for name, value in (("networks", "mlp"), ("protocols", "sgd,adam"))
         ),
+        (
+            {"evaluation__blocks": ("ii",), "evaluation__rows": ("full_real",)},
+            "leaves nothing to evaluate, since the whole training set is a row of block i alone",
+        ),
+        (
+            {"distill__method": "random", "evaluation__rows": ("initial",)},
+            "since a selection begins as what it is: add 'distilled' or 'random_real'",
+        ),
+        (
+            {"evaluation__networks": "mlp", "evaluation__rows": ("full_real", "initial")},
+            "networks asks for further trainings .* leaves out",
+        ),
     ],
 )
 def test_impossible_combination_is_refused(fields, expected):

@@ -118,7 +118,8 @@ INSIDE = {
         "pipeline.workspace",
     },
     "pipeline.teachers": {
-        *("pipeline.experts", "pipeline.health", "pipeline.loop", "pipeline.run"),
+        *("pipeline.experts", "pipeline.health", "pipeline.loop", "pipeline.problem"),
+        "pipeline.run",
     },
     "pipeline.look": {"pipeline.experts", "pipeline.run", "pipeline.teachers"},
     "pipeline.distill": {
@@ -143,17 +144,18 @@ INSIDE = {
         "pipeline.run",
     },
     "pipeline.evaluate": {
-        *("pipeline.loop", "pipeline.problem", "pipeline.protocols", "pipeline.rows"),
-        *("pipeline.run", "pipeline.taught_rows", "pipeline.trainers", "pipeline.transfer"),
+        *("pipeline.labels", "pipeline.loop", "pipeline.problem", "pipeline.protocols"),
+        *("pipeline.rows", "pipeline.run", "pipeline.taught_rows", "pipeline.trainers"),
+        "pipeline.transfer",
     },
     "pipeline.transfer": {"pipeline.problem", "pipeline.rows", "pipeline.run"},
     "pipeline.plan": {
-        *("pipeline.artefacts", "pipeline.experts", "pipeline.run", "pipeline.teachers"),
-        "pipeline.work",
+        *("pipeline.artefacts", "pipeline.experts", "pipeline.labels", "pipeline.run"),
+        *("pipeline.teachers", "pipeline.work"),
     },
     "pipeline.work": {
-        *("pipeline.protocols", "pipeline.rows", "pipeline.run", "pipeline.taught_rows"),
-        *("pipeline.teachers", "pipeline.transfer"),
+        *("pipeline.labels", "pipeline.protocols", "pipeline.rows", "pipeline.run"),
+        *("pipeline.taught_rows", "pipeline.teachers", "pipeline.transfer"),
     },
     "pipeline.cost": {
         *(

@@ -64,8 +64,7 @@ def estimate_cost(
     shared, there = {}, set()
     for kind in method.experts:
         name = experts.name_directory(run, kind)
-        of_kind = dataclasses.replace(method, experts=(kind,))
-        shared[name] = work.count_flops(run, of_kind)["experts"]
+        shared[name] = work.count_experts(run, kind)
         if _is_there(run, kind):
             there.add(name)
     for kind in teachers.needed_teachers(method):

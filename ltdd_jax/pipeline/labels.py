@@ -5,6 +5,7 @@ labels of the same set lie beside them, and the set itself never has to be made 
 """
 
 import dataclasses
+import functools
 import io
 import json
 from collections.abc import Callable
@@ -42,8 +43,9 @@ def add_needs(run: Run, method: Method) -> Method:
 
 
 def has_taught(run: Run) -> bool:
-    """Whether block (ii) is evaluated."""
-    return "ii" in run.config.evaluation.blocks
+    """Whether rows of block (ii) are evaluated, which has none of the whole training set."""
+    wanted = run.config.evaluation
+    return "ii" in wanted.blocks and set(wanted.rows) != {"full_real"}
 
 
 def identify_source(run: Run) -> dict[str, Any]:
@@ -70,25 +72,34 @@ def run_relabel(run: Run) -> None:
     Raises:
       UserError: the set, experts or teachers are missing, a full disk, or labels that do not fit
         their number format.
+      Interrupted: stopped by a signal, with everything saved.
       trajectory.DamagedSegmentError: an expert that is needed is damaged.
     """
     processes.meet("distilled")  # the first has written the set that all read
     found = artefacts.read_set(run, artefacts.FINAL)
     path = find_file(run, found)
     if path is not None:
-        if _label(run, found, path):
+        ask = functools.cache(lambda: make_labeller(run))  # one for all sets, if one is needed
+        if _label(run, found, path, ask):
             processes.say(f"labels of the set: {path} ({run.config.labels.relabel})")
-        is_wanted = run.config.evaluation.curve and run.config.labels.relabel != "views"
-        for kept in artefacts.read_kept(run).values() if is_wanted else ():
-            _label(run, kept, find_file(run, kept))
+        for kept in artefacts.read_kept(run).values() if _has_labelled_curve(run) else ():
+            run.stop.agree()
+            run.stop.raise_if_requested()
+            _label(run, kept, find_file(run, kept), ask)
     _point_to(run, path)
 
 
-def _label(run, found, path):
+def _has_labelled_curve(run):
+    """Whether sets kept on the way are labelled: views are for block (ii), which has no curve."""
+    wanted = run.config.evaluation
+    return wanted.curve and "distilled" in wanted.rows and run.config.labels.relabel != "views"
+
+
+def _label(run, found, path, ask):
     """Writes the labels of a set if they are not there; whether it did."""
     if not processes.first_then_rest(lambda: not path.exists() or _is_damaged(run, path)):
         return False
-    arrays = _make(run, found)
+    arrays = _make(run, found, ask)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, identity=json.dumps(identify_source(run), sort_keys=True))
     files.write_bytes(path, buffer.getvalue())
@@ -121,14 +132,25 @@ def read_kept(run: Run) -> dict[int, LabelledSet]:
     """The sets kept on the way, by their iterations, with labels of the source of the last one's.
 
     Labels of views are for block (ii), which has no curve: with these they have their method's.
+    Sets without labels are left out with a warning.
 
     Raises:
       UserError: a set or its labels cannot be read.
     """
-    found = artefacts.read_kept(run)
-    if run.config.labels.relabel == "views":
+    found, labelled = artefacts.read_kept(run), {}
+    if not _has_labelled_curve(run):
         return found
-    return {iteration: _read_labelled(run, kept)[0] for iteration, kept in found.items()}
+    for iteration, kept in found.items():
+        path = find_file(run, kept)
+        if path is None or processes.first_then_rest(path.exists):
+            labelled[iteration] = _read_labelled(run, kept)[0]
+        else:
+            run.workspace.warn(
+                f"{path} is missing, so that the curve has no point after {iteration} iterations: "
+                "--stage=distill with the same --workdir, --config.labels and "
+                "--config.evaluation.curve=true makes it"
+            )
+    return labelled
 
 
 def _read_labelled(run, found):
@@ -222,8 +244,8 @@ def label_views(
     return views.StoredViews(logits, np.asarray(jax.random.key_data(key)), recipe)
 
 
-def _make(run, found):
-    """Arrays of the file of labels: of every picture that a student sees."""
+def _make(run, found, ask):
+    """Arrays of the file of labels: of every picture that a student sees; () -> labeller."""
     found = found.expand()
     source, images = run.config.labels.relabel, np.asarray(found.synthetic.images)
     if source == "views":
@@ -236,7 +258,7 @@ def _make(run, found):
         logits = np.asarray(found.synthetic.label_logits)
         logits = shift(run, logits, find_tau(run, logits, found.labels))
     else:
-        logits = make_labeller(run)(images, found.labels)
+        logits = ask()(images, found.labels)
     return {"label_logits": logits}
 
 

@@ -8,12 +8,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ltdd_jax import backend, losses
+from ltdd_jax import config as configs
 from ltdd_jax.data.sources import ImageSet
 from ltdd_jax.distill import Method
 from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.nets import Network
 from ltdd_jax.pipeline import artefacts, teachers, work
 from ltdd_jax.pipeline import experts as expert_stage
+from ltdd_jax.pipeline import labels as labels_of
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.report import blocks
@@ -100,7 +102,10 @@ def check_memory(run: Run, method: Method, stages: Sequence[str]) -> None:
             advice = f"take --config.trajectory.gradient=exact instead of autodiff, or {advice}"
     asked = teachers.needed_teachers(method)
     if "experts" in stages and needed == teachers.peak_bytes(run, asked):
-        advice = f"lower {' and '.join(f'--config.{kind}.batch_size or width' for kind in asked)}"
+        fields = [
+            f"--config.{kind}.batch_size or {_name_width(run.config[kind])}" for kind in asked
+        ]
+        advice = f"lower {' and '.join(fields)}"
     raise UserError(
         f"this run needs about {show_bytes(needed)} of memory and {show_bytes(free)} are free; "
         f"{advice}"
@@ -112,17 +117,19 @@ def check_disk(run: Run, method: Method, stages: Sequence[str]) -> None:
 
     Counted is what `stages` have still to write; what evaluation writes is small.
     """
+    asked = teachers.needed_teachers(method)
     of_experts = of_teachers = of_sets = 0
     if "experts" in stages:
         of_experts = missing_trajectory_bytes(run, method)
-        of_teachers = teachers.disk_bytes(run, teachers.needed_teachers(method))
+        of_teachers = teachers.disk_bytes(run, asked)
     if "distill" in stages and not _is_distilled(run, method):
         of_sets = set_bytes(run, method)
     root, of_networks = run.workspace.root, run.workspace.experts
+    widths = " or ".join(f"--config.{kind}.{_name_width(run.config[kind])}" for kind in asked)
     written = (
         (root, "--config.distill.ipc", of_sets),
         (of_networks, "--config.experts.num_experts", of_experts),
-        (of_networks, "--config.teacher.width or --config.observer.width", of_teachers),
+        (of_networks, widths, of_teachers),
     )
     disks: dict[int, list] = {}
     for place, field, size in written:
@@ -130,6 +137,11 @@ def check_disk(run: Run, method: Method, stages: Sequence[str]) -> None:
             disks.setdefault(files.identify_disk(place), []).append((size, field, place))
     for parts in disks.values():
         _require_space(parts, "--workdir" if parts[0][2] == root else "--config.experts.path")
+
+
+def _name_width(section):
+    """The field that says how wide networks to be asked are; of a ResNet-32 it may be another."""
+    return "resnet_width" if section.resnet_width else "width"
 
 
 def _require_space(parts, option):
@@ -214,7 +226,7 @@ def describe(run: Run, method: Method) -> str:
             *_describe_teachers(run, asked),
             f"  distill: {config.distill.method}, {_describe_images(method)}, "
             f"{method.num_iterations} iterations, {method.summary} -> {workspace.synthetic}",
-            f"  evaluate: {_describe_evaluation(config.evaluation)} -> {workspace.report_text}",
+            f"  evaluate: {_describe_evaluation(run, method)} -> {workspace.report_text}",
             *_describe_labels(run),
             f"  estimate: {show_bytes(peak_bytes(run, method))} of memory beyond the data, "
             f"{show_bytes(needs)} of disk",
@@ -223,17 +235,22 @@ def describe(run: Run, method: Method) -> str:
     )
 
 
-def _describe_evaluation(settings):
+def _describe_evaluation(run, method):
     """The networks, and what block (i) does with them if it is asked for."""
+    settings = run.config.evaluation
     networks = blocks.count(settings.num_seeds, "network")
     if "i" not in settings.blocks:
         return networks
-    full = (settings.full_num_epochs or settings.num_epochs) + 1
-    grid = ", ".join(f"{rate:g}" for rate in settings.baseline_rates)
-    return (
-        f"{networks} x {settings.num_epochs + 1} epochs (whole training set {full}), rates of real "
-        f"images from {grid}"
-    )
+    said = f"{networks} x {settings.num_epochs + 1} epochs"
+    if "full_real" in settings.rows:
+        full = (settings.full_num_epochs or settings.num_epochs) + 1
+        said += f" (whole training set {full})"
+    if len(settings.rows) < len(configs.ROWS):
+        said += f", rows {', '.join(settings.rows)}"
+    if any(row.rate is None and row.block == "i" for row in work.list_baselines(run, method)):
+        grid = ", ".join(f"{rate:g}" for rate in settings.baseline_rates)
+        said += f", rates of real images from {grid}"
+    return said
 
 
 def _describe_labels(run):
@@ -243,7 +260,7 @@ def _describe_labels(run):
     if labels.relabel != "none" or labels.calibration != "none":
         views = f" ({labels.views} of every image)" if labels.relabel == "views" else ""
         lines.append(f"  labels: {labels.relabel}{views}, calibration {labels.calibration}")
-    if "ii" in wanted:
+    if labels_of.has_taught(run):
         rates = ", ".join(f"{rate:g}" for rate in settings.learning_rates)
         alone = "" if "i" in wanted else " alone"
         lines.append(

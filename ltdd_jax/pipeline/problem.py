@@ -1,7 +1,9 @@
 """What a config stands for: data, preprocessing, network, augmentation."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -257,13 +259,10 @@ def make_network(config: ConfigDict, train: sources.ImageSet, name: str = "") ->
     """
 
     def build(image_shape):
-        return nets.build(
-            name or config.net.name,
-            image_shape=image_shape,
-            num_classes=train.num_classes,
-            dtype="bfloat16" if config.runtime.precision == "bfloat16" else "float32",
-            **network_options(config, name),
-        )
+        return build_network(
+            config, name or config.net.name, image_shape, train.num_classes,
+            network_options(config, name),
+        )  # fmt: skip
 
     said = (
         f"--config.evaluation.networks={name}" if name else f"--config.net.name={config.net.name}"
@@ -287,6 +286,38 @@ def make_network(config: ConfigDict, train: sources.ImageSet, name: str = "") ->
             f"({str(error).strip().splitlines()[0]}); use another network, a smaller depth or "
             "larger images"
         ) from error
+
+
+def build_network(
+    config: ConfigDict,
+    name: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    options: Mapping[str, Any],
+) -> nets.Network:
+    """A network in the precision of the run, built once for a process: large ones take seconds.
+
+    Args:
+      config: validated.
+      name: in `nets.REGISTRY`.
+      image_shape: (H, W, C).
+      num_classes: outputs K.
+      options: of `nets.list_options`, hashable values.
+
+    Raises:
+      ValueError, ZeroDivisionError or TypeError: as `nets.build`.
+    """
+    dtype = "bfloat16" if config.runtime.precision == "bfloat16" else "float32"
+    made_of = name, nets.REGISTRY.get(name), tuple(image_shape), num_classes, dtype
+    return _build(made_of, tuple(options.items()))
+
+
+@functools.cache
+def _build(made_of, options):
+    name, _, image_shape, num_classes, dtype = made_of
+    return nets.build(
+        name, image_shape=image_shape, num_classes=num_classes, dtype=dtype, **dict(options)
+    )
 
 
 def network_options(config: ConfigDict, name: str = "") -> dict:

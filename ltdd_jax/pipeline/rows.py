@@ -135,7 +135,7 @@ def make_rows(run: Run) -> list[Row]:
         _set_row(run, "initial_at_baseline_rate", f"{start}, at the rate of the random real images",
                  initial, epochs, rate_of="random_real")
     )  # fmt: skip
-    if run.config.evaluation.curve:
+    if run.config.evaluation.curve and "distilled" in run.config.evaluation.rows:
         for iteration, kept in labels_of.read_kept(run).items():
             rate = float(kept.synthetic.step_size)
             name = artefacts.name_kept(iteration)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from ltdd_jax.data import augment
 from ltdd_jax.distill import Method
 from ltdd_jax.distill.method import Teacher
 from ltdd_jax.pipeline import experts, health, loop
+from ltdd_jax.pipeline import problem as problem_of
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.runtime import checkpoint, files, mesh, prng, processes
 from ltdd_jax.runtime.progress import progress
@@ -97,15 +97,15 @@ class Member:
         Raises:
           UserError: it does not fit the images.
         """
-        problem, runtime = self.run.problem, self.run.config.runtime
+        problem, form = self.run.problem, {"form": self.run.config.runtime.convolution}
+        form = form if "form" in nets.list_options(self.net) else {}
         try:
-            return _build(
+            return problem_of.build_network(
+                self.run.config,
                 self.net,
                 problem.image_shape,
                 problem.num_classes,
-                "bfloat16" if runtime.precision == "bfloat16" else "float32",
-                runtime.convolution,
-                tuple(self.options().items()),
+                form | self.options(),
             )
         except (ValueError, ZeroDivisionError, TypeError) as error:  # of Flax and XLA
             height, width, _ = problem.image_shape
@@ -114,19 +114,6 @@ class Member:
                 f"{height} x {width} pixels ({str(error).strip().splitlines()[0]}); use another "
                 f"network, a smaller --config.{self.kind}.depth or larger images"
             ) from error
-
-
-@functools.cache
-def _build(name, image_shape, num_classes, dtype, form, options):
-    form = {"form": form} if "form" in nets.list_options(name) else {}
-    return nets.build(
-        name,
-        image_shape=image_shape,
-        num_classes=num_classes,
-        dtype=dtype,
-        **form,
-        **dict(options),
-    )
 
 
 def list_members(run: Run, kind: str) -> tuple[Member, ...]:

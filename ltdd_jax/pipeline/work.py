@@ -1,32 +1,38 @@
 """What a run computes: multiplications and additions of its stages and of the rows it evaluates."""
 
 from ltdd_jax.distill import Method
-from ltdd_jax.pipeline import protocols, rows, taught_rows, teachers, transfer
+from ltdd_jax.pipeline import labels, protocols, rows, taught_rows, teachers, transfer
 from ltdd_jax.pipeline.rows import Row
 from ltdd_jax.pipeline.run import Run
+from ltdd_jax.presets import PRESETS
 
 GRADIENT_FORWARDS = 3  # a gradient costs about three forward passes
 
 
 def count_flops(run: Run, method: Method) -> dict[str, float]:
     """Multiplications and additions of each stage, baselines apart; layers only."""
-    config, problem = run.config, run.problem
-    forward = problem.network.sizes.flops
-    num_rows, num_classes = len(problem.train.labels), problem.num_classes
-    sections = config.experts
-    passes = 2 if sections.representation.rho > 0 else 1  # GSAM takes two gradients
-    of_kind = {
-        "representation": sections.representation.num_epochs * num_rows * passes * 3,
-        "classifier": sections.classifier.num_epochs * num_classes * max(problem.class_counts),
-    }
     asked = teachers.needed_teachers(method)
     return {
-        "experts": forward * sections.num_experts * sum(of_kind[kind] for kind in method.experts),
+        "experts": sum(count_experts(run, kind) for kind in method.experts),
         **({"teachers": teachers.count_flops(run, asked)} if asked else {}),
         "distill": method.flops * method.num_iterations,
         "evaluate": _count_own(run, method),
         "baselines": sum(count_row(run, row) for row in list_baselines(run, method)),
     }
+
+
+def count_experts(run: Run, kind: str) -> float:
+    """Of all experts of a kind; layers only."""
+    problem, sections = run.problem, run.config.experts
+    passes = 2 if sections.representation.rho > 0 else 1  # GSAM takes two gradients
+    num_rows = len(problem.train.labels)
+    of_kind = {
+        "representation": sections.representation.num_epochs * num_rows * passes * 3,
+        "classifier": sections.classifier.num_epochs
+        * problem.num_classes
+        * max(problem.class_counts),
+    }
+    return problem.network.sizes.flops * sections.num_experts * of_kind[kind]
 
 
 def list_baselines(run: Run, method: Method) -> list[Row]:
@@ -40,20 +46,24 @@ def list_baselines(run: Run, method: Method) -> list[Row]:
     if "i" in blocks:
         common = rows.make_baselines(run, method.labels)
         found += [*common, *transfer.make_rows(run, common)]
-    if "ii" in blocks:
+    if labels.has_taught(run):
         found.append(taught_rows.sketch_random_row(run, method.labels))
-    return [row for row in found if _is_wanted(run, method, row)]
+    return [row for row in found if _is_wanted(run, row)]
 
 
-def _is_wanted(run, method, row):
+def _is_wanted(run, row):
     """Whether a row is of a kind that is asked for, or rows of the set take its learning rate."""
     kinds = run.config.evaluation.rows
     if rows.name_kind(row) in kinds:
         return True
     if row.name == "ii_random_real":
         return "distilled" in kinds or "initial" in kinds
-    users = "initial" if method.num_iterations else "distilled"
-    return row.name == "random_real" and users in kinds
+    user = "distilled" if _is_selection(run) else "initial"
+    return row.name == "random_real" and user in kinds
+
+
+def _is_selection(run):
+    return PRESETS[run.config.distill.method].section == "selection"
 
 
 def count_row(run: Run, row: Row) -> float:
@@ -76,18 +86,20 @@ def count_row(run: Run, row: Row) -> float:
 
 def _count_own(run, method):
     """Of the rows of the set, which take their rates from the set or from random real images."""
-    settings, has_start = run.config.evaluation, bool(method.num_iterations)
+    settings, is_selection = run.config.evaluation, _is_selection(run)
     seen = settings.num_seeds * method.partition**2 * len(method.labels)
-    is_final, is_first = ("distilled" in settings.rows), ("initial" in settings.rows and has_start)
+    is_final, is_first = "distilled" in settings.rows, "initial" in settings.rows
+    is_changed = bool(method.num_iterations)  # or the set is what it began as
     found = 0.0
     if "i" in settings.blocks:
-        of_final = 1 + len(settings.extra_rows) * has_start + _count_kept(run, method)
-        views = (is_final * of_final + is_first * 2) * _count_view(run, "i", "")
+        of_final = 1 + len(settings.extra_rows) * (not is_selection) + _count_kept(run, method)
+        of_first = is_changed + (not is_selection)  # at its own rate, and at that of real images
+        views = (is_final * of_final + is_first * of_first) * _count_view(run, "i", "")
         ways = transfer.list_ways(run.config) if is_final else ()
         views += sum(_count_view(run, "i", name) for name, _ in ways)
         found += protocols.count_epochs("i", settings.num_epochs) * seen * views
     if "ii" in settings.blocks:
-        views = (is_final + is_first) * _count_view(run, "ii", "")
+        views = (is_final + is_first * is_changed) * _count_view(run, "ii", "")
         found += run.config.student.num_epochs * seen * views
     return found
 

@@ -155,6 +155,24 @@ def test_other_norms_of_teacher_and_student_are_told(tmp_path, student, taught_b
     assert "batch norms" not in plan.describe(without, distill.make_method(without))
 
 
+def test_only_the_rows_asked_for_are_announced(tmp_path):
+    """Breaks when rates are said to be compared, or sets to be trained on, that are left out."""
+    network = nets.build("mlp", image_shape=(2, 2, 1), num_classes=3)
+
+    def describe(method, *kinds):
+        fields = {"distill__method": method, "net__name": "mlp", "evaluation__rows": kinds}
+        run = small_run.make_run(tmp_path, network, evaluation__blocks=("i", "ii"), **fields)
+        return plan.describe(run, distill.make_method(run))
+
+    said = describe("dm", "distilled")
+    assert "6 epochs, rows distilled ->" in said and "block (ii)" in said
+    said = describe("dm", "random_real", "distilled")
+    assert "6 epochs, rows random_real, distilled, rates of real images" in said
+    said = describe("random", "full_real")
+    assert "), rows full_real, rates of real" in said and "(whole training set" in said
+    assert "block (ii)" not in said
+
+
 @pytest.mark.parametrize("blocks", [("i",), ("ii",), ("i", "ii")])
 def test_only_the_blocks_asked_for_are_announced(tmp_path, blocks):
     """Breaks when trainings on the whole training set are promised that nobody will make."""

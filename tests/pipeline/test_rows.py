@@ -285,6 +285,7 @@ def test_random_real_images_get_labels_of_the_same_source(tmp_path, monkeypatch)
     teacher = dataclasses.replace(teacher, params=teacher.params.astype(np.float32))
     fake_teachers.install(monkeypatch, teacher)
     run = small_run.make_run(tmp_path, labels__relabel="teacher", evaluation__curve=True)
+    run = dataclasses.replace(run, stop=interrupt.StopRequest())
     small_run.write_sets(run)
     labels.run_relabel(run)
     found = {row.name: row for row in rows.make_rows(run)}
@@ -296,6 +297,26 @@ def test_random_real_images_get_labels_of_the_same_source(tmp_path, monkeypatch)
             expected = images[lane].reshape(6, 4)[:, :3] * 5
             np.testing.assert_allclose(logits[lane], expected, rtol=1e-5)
     np.testing.assert_array_equal(soft.load(2)[0], hard.load(2)[0])
+
+
+def test_sets_of_a_curve_without_labels_are_left_out_with_the_remedy(tmp_path, monkeypatch, capsys):
+    """Breaks when a set that was labelled before a curve was asked for cannot be evaluated, or
+    what the warning says does not help.
+    """
+    network = types.SimpleNamespace(apply=lambda params, x: x.reshape(len(x), -1) @ params)
+    fake_teachers.install(monkeypatch, Teacher(network, np.eye(4, 3, dtype=np.float32)))
+    fields = {"labels__relabel": "teacher", "evaluation__curve": False}
+    run = small_run.make_run(tmp_path, **fields)
+    small_run.write_sets(run)
+    labels.run_relabel(run)
+    run = small_run.make_run(tmp_path, labels__relabel="teacher", evaluation__curve=True)
+    capsys.readouterr()
+    assert "iteration_000003" not in [row.name for row in rows.make_rows(run)]
+    said = capsys.readouterr().out
+    assert "is missing, so that the curve has no point after 3 iterations" in said
+    assert "--stage=distill" in said and "--config.evaluation.curve=true" in said
+    labels.run_relabel(dataclasses.replace(run, stop=interrupt.StopRequest()))
+    assert "iteration_000003" in [row.name for row in rows.make_rows(run)]
 
 
 def test_distilled_rows_are_ranked_within_their_block():

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltdd_jax.pipeline import distill, look, plan, teachers
+from ltdd_jax.pipeline import distill, labels, look, plan, settle, teachers
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.runtime import interrupt
 from ltdd_jax.types import Interrupted, UserError
@@ -242,3 +242,30 @@ def test_memory_and_disk_of_teachers_are_foreseen(tmp_path, monkeypatch):
     monkeypatch.setattr(plan.files, "free_bytes", lambda path: written - 1)
     with pytest.raises(UserError, match="free some disk space"):
         plan.check_disk(run, method, ("experts", "distill"))
+    wide = dict(teacher__nets=("resnet32_bn",), teacher__resnet_width=9)
+    run = dataclasses.replace(
+        make_run(tmp_path, distill__method="random", **wide), problem=run.problem
+    )
+    with pytest.raises(UserError, match=r"lower --config\.teacher\.resnet_width, free"):
+        plan.check_disk(run, method, ("experts",))
+    with pytest.raises(UserError, match=r"batch_size or resnet_width"):
+        plan.check_memory(run, method, ("experts",))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "rows", "relabel", "expected"),
+    [
+        (("i", "ii"), ("random_real",), "none", ("teacher",)),
+        (("i", "ii"), ("full_real",), "none", ()),
+        (("i",), ("distilled",), "none", ()),
+        (("i",), ("full_real",), "teacher", ("teacher",)),
+    ],
+)
+def test_teachers_that_no_row_asks_are_not_trained(tmp_path, blocks, rows, relabel, expected):
+    """Breaks when the whole training set alone is evaluated and teachers are trained for it."""
+    fields = {"evaluation__blocks": blocks, "evaluation__rows": rows, "labels__relabel": relabel}
+    run = make_run(tmp_path, distill__method="random", net__name="mlp", **fields)
+    network = teachers.list_members(run, "teacher")[1].network()
+    run = dataclasses.replace(run, problem=dataclasses.replace(run.problem, network=network))
+    assert labels.add_needs(run, distill.make_method(run)).teachers == expected
+    assert settle.count_teachers(run.config) == len(expected) * len(run.config.teacher.nets)

@@ -1,6 +1,7 @@
 """What is said that a run computes: breaks when it is not what an evaluation really trains."""
 
 import dataclasses
+import functools
 import types
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from ltdd_jax import nets
 from ltdd_jax.distill.method import Teacher
-from ltdd_jax.pipeline import distill, evaluate, labels, protocols, work
+from ltdd_jax.pipeline import artefacts, distill, evaluate, labels, protocols, work
 from ltdd_jax.runtime import interrupt
 from tests.pipeline import fake_teachers, small_run
 
@@ -46,6 +47,11 @@ EVALUATIONS = [
     ({"rows": ("full_real",), "baseline_rates": (0.01, 0.03), "num_seeds": 3}, "none", 1),
     ({"rows": ("initial",), "blocks": ("i", "ii"), "networks": "mlp"}, "none", 1),
     ({"rows": ("distilled",), "networks": "mlp"}, "teacher", 1),
+    ({"method": "random", "blocks": ("i", "ii"), "rows": ("distilled",)}, "none", 1),
+    ({"method": "rded", "extra_rows": ("8bit",), "blocks": ("i", "ii")}, "none", 1),
+    ({"method": "rded", "rows": ("distilled",)}, "none", 1),
+    ({"method": "rded", "rows": ("initial",)}, "none", 1),
+    ({"blocks": ("i", "ii"), "rows": ("full_real",)}, "none", 1),
 ]
 
 
@@ -56,12 +62,17 @@ def test_as_much_is_counted_as_is_trained(tmp_path, monkeypatch, settings, relab
     pictures in the images of a set.
     """
     network = nets.build("convnet", image_shape=(2, 2, 1), num_classes=3, width=4, depth=1)
-    fields = {f"evaluation__{name}": value for name, value in settings.items()}
+    method = settings.get("method", "dam_ed")
+    fields = {f"evaluation__{n}": value for n, value in settings.items() if n != "method"}
     fields |= {"labels__relabel": relabel, "labels__views": 2, "distill__ipc": small_run.IPC}
+    fields["distill__method"] = method
     fields |= {"teacher__nets": ("mlp",), "student__learning_rates": (0.01, 0.02, 0.03)}
     run = small_run.make_run(tmp_path, network, **fields)
     run = dataclasses.replace(run, stop=interrupt.StopRequest())
-    small_run.write_sets(run, partition)
+    sets = small_run.write_sets(run, partition)
+    if method != "dam_ed":  # they end as what they begin as
+        of_rows = artefacts.read_set(run, artefacts.FINAL).labels
+        artefacts.write_set(run, sets[artefacts.FINAL], of_rows, artefacts.INITIAL)
     apply = types.SimpleNamespace(apply=lambda params, x: x.reshape(len(x), -1) @ params)
     fake_teachers.install(monkeypatch, Teacher(apply, np.eye(4, 3, dtype=np.float32)))
     labels.run_relabel(run)
@@ -73,6 +84,7 @@ def test_as_much_is_counted_as_is_trained(tmp_path, monkeypatch, settings, relab
     expected = {row.name: work.count_row(run, row) for row in work.list_baselines(run, method)}
     real = {name: n for name, n in counter.seen.items() if "real" in name}
     assert real.keys() == expected.keys()
+    others = sum(n for name, n in counter.seen.items() if name not in real)
     asks = "random_real" in settings.get("rows", ("random_real",))
     assert ("random_real_soft" in real) == (relabel == "teacher" and asks)
     mlp, slim = (
@@ -84,7 +96,24 @@ def test_as_much_is_counted_as_is_trained(tmp_path, monkeypatch, settings, relab
         asked = slim if name == "ii_random_real" and relabel != "views" else 0
         assert expected[name] == images * (3 * own + asked), name
     found = work.count_flops(run, method)
+    if not settings.get("networks"):
+        taught = sum(n for name, n in counter.seen.items() if name not in real and "ii_" in name)
+        asked = slim if relabel != "views" else 0
+        assert found["evaluate"] == others * 3 * network.sizes.flops + taught * asked
     assert found["baselines"] == sum(expected.values())
+
+
+def test_every_network_is_built_once(tmp_path, monkeypatch):
+    """Breaks when a plan builds large networks anew for each row that it counts."""
+    built, build = [], nets.build
+    own = nets.build("convnet", image_shape=(2, 2, 1), num_classes=3, width=4, depth=1)
+    monkeypatch.setattr(nets, "build", lambda *a, **k: built.append(a[0]) or build(*a, **k))
+    other = functools.partial(nets.MLP, width=3)  # that no other test has built
+    monkeypatch.setattr(nets, "REGISTRY", dict(nets.REGISTRY, lenet=other))
+    run = small_run.make_run(tmp_path, own, evaluation__networks="lenet")
+    method = distill.make_method(run)
+    assert work.count_flops(run, method) == work.count_flops(run, method)
+    assert built == ["lenet"]
 
 
 def test_every_live_teacher_is_counted_by_its_own_size(tmp_path):
