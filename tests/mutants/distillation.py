@@ -365,8 +365,8 @@ MUTANTS = [
     ),
     *of_file(
         "ltdd_jax/pipeline/evaluate.py", _ROWS,
-        ("held-out images are trained on", "row.load_kept(kept, width)",
-         "row.load_kept(np.arange(len(problem.train.labels)), width)", f"{_CHOICE}[random_real]"),
+        ("held-out images are trained on", "row.load_kept(kept, seeds)",
+         "row.load_kept(np.arange(len(problem.train.labels)), seeds)", f"{_CHOICE}[random_real]"),
         ("test images choose the rate", "disk_images.take(problem.train_images, held)",
          "disk_images.take(problem.test_images, np.arange(len(held)))", f"{_CHOICE}[random_real]"),
         ("worst rate is taken", "best = max(grid", "best = min(grid", f"{_CHOICE}[random_real]"),
