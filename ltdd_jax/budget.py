@@ -272,6 +272,8 @@ def _count_evaluation(rows, num_rows, num_teachers, settings):
     grids = (settings["evaluation.baseline_rates"], settings["student.learning_rates"])
     common, taught = (len(rates) if len(rates) > 1 else 0 for rates in grids)
     of_view = _TEACHER_PASSES * (3 + num_teachers) / 3
+    width = max(1, min(seeds, common))
+    of_whole = -(-common // width) * width  # one network at every rate, the last ones padded
 
     def count(of_one, trainings, compared):
         """Of trainings, and of those besides that only compare rates."""
@@ -281,7 +283,7 @@ def _count_evaluation(rows, num_rows, num_teachers, settings):
 
     return (
         count(3 * seeds * rows, _SMALL_SETS, common),
-        count(3 * seeds * num_rows, 1, -(-common // seeds)),  # one network at every rate
+        count(3 * num_rows, seeds, of_whole),
         count(seeds * rows * of_view, _SMALL_SETS, taught),
     )
 

@@ -247,6 +247,19 @@ def test_fixed_steps_and_the_iterations_for_them_take_the_same_time(steps):
     assert 2 * iterations * sum(both[STEPS_OF.format(x)] for x in phases) <= work[0]
 
 
+@pytest.mark.parametrize(("seeds", "compared"), [(1, 5), (2, 6), (5, 5), (10, 5)])
+def test_as_many_networks_are_counted_as_compare_five_rates_for_the_whole_training_set(
+    seeds, compared
+):
+    """Breaks when comparisons are counted that are not trained, such as padding."""
+    common = IMAGES | {"evaluation.num_seeds": seeds}
+    one, five = (
+        choose(*LARGE, given=common | {"evaluation.baseline_rates": rates}, num_devices=1)[WHOLE]
+        for rates in ((0.01,), (0.005, 0.01, 0.02, 0.05, 0.1))
+    )
+    assert one * seeds == pytest.approx(five * (seeds + compared), rel=0.03)
+
+
 def test_blocks_leave_each_other_the_time_that_fixed_epochs_do_not_take():
     """Breaks when a block has half the time whatever the other one takes of it."""
     asked = {"method": "rded", "experts": (), "num_teachers": 1, "num_devices": 1}
