@@ -52,7 +52,7 @@ def choose_settings(
       image_shape: (H, W, C) after resizing.
       num_cores: of the processor.
       experts: the kinds that the method or the labels ask, "representation" and "classifier".
-      num_phases: those of an iteration, where the method matches trajectories.
+      num_phases: those of an iteration with a loss weight, where the method matches trajectories.
       num_teachers: networks that the method, the labels or the evaluation ask, teachers and
         observers. Where neither these nor experts are asked the distillation has their time too.
       num_devices: accelerators; 0 computes on the processor.
@@ -79,7 +79,8 @@ def choose_settings(
         settings.add(method_budgets.CHOOSERS[method](work, class_counts, settings))
     else:
         work, rows = total["distill"], ipc * num_classes
-        settings.add(_choose_distillation(work, budget, rows, num_phases, settings))
+        phases = _name_phases(num_phases, settings)
+        settings.add(_choose_distillation(work, budget, rows, phases, settings))
     work, rows = total["evaluate"], ipc * num_classes
     settings.add(_choose_evaluation(work, budget, rows, num_rows, num_teachers, settings))
     return settings.chosen
@@ -170,14 +171,20 @@ def _choose_teachers(work, budget, num_rows, settings):
     return chosen
 
 
-def _choose_distillation(work, budget, rows, num_phases, settings):
+def _name_phases(num_phases, settings):
+    """The phases of an iteration: those with a loss weight come first."""
+    weights = {phase: settings[f"trajectory.{phase}.loss_weight"] for phase in _PHASES}
+    return sorted(_PHASES, key=lambda phase: not weights[phase])[:num_phases]
+
+
+def _choose_distillation(work, budget, rows, phases, settings):
     """Steps of the students as usual, and iterations to fit; where those are fixed, both fit."""
     usual = {"quick": 20, "standard": 30, "thorough": 50}[budget]
     of_step = _STEP_PASSES * min(rows, settings["trajectory.batch_size"])
     of_step *= settings["trajectory.pairs_per_iteration"]
     steps, shown = usual, f"usual for a {budget} run"
     reason = f"fit {_SHARES['distill']:.0%} of the time"
-    fields = [f"trajectory.{phase}.student_steps" for phase in _PHASES[:num_phases]]
+    fields = [f"trajectory.{phase}.student_steps" for phase in phases]
     free = [field for field in fields if not settings.is_fixed(field)]
     if free and settings.is_fixed("trajectory.num_iterations"):
         fits = work / (max(1, settings["trajectory.num_iterations"]) * of_step)
@@ -186,24 +193,28 @@ def _choose_distillation(work, budget, rows, num_phases, settings):
         shown = shown if steps == usual else reason
     of_one = of_step * sum(settings.pick(field, steps) for field in fields)
     iterations = max(30, min(5000, int(work / of_one)))
-    chosen = [
+    first, second = (
+        _choose_phase(phase, steps, shown, settings) if phase in phases else [] for phase in _PHASES
+    )
+    return [
         Choice("trajectory.num_iterations", iterations, reason),
-        Choice("trajectory.representation.student_steps", steps, shown),
-        *_choose_starts("representation", 20, settings),
+        *first,
         Choice("trajectory.gradient", "exact", "the true gradient, at the same cost"),
         Choice("trajectory.image_lr", 10.0, "worked on small pictures"),
+        *second,
     ]
-    if num_phases == 1:
-        return chosen
+
+
+def _choose_phase(phase, steps, shown, settings):
+    """Steps and start epochs, those of the classifier only where its experts end before them."""
+    of_steps = Choice(f"trajectory.{phase}.student_steps", steps, shown)
+    if phase == "representation":
+        return [of_steps, *_choose_starts(phase, 20, settings)]
     most, starts = settings["trajectory.classifier.max_start_epoch"], []
-    if _last_target("classifier", settings) > settings["experts.classifier.num_epochs"]:
-        starts = _choose_starts("classifier", most, settings)
-    return [
-        *chosen,
-        Choice("trajectory.classifier.student_steps", steps, shown),
-        *starts,
-        Choice("trajectory.classifier.loss_weight", 1.0, "worked on small pictures"),
-    ]
+    if _last_target(phase, settings) > settings["experts.classifier.num_epochs"]:
+        starts = _choose_starts(phase, most, settings)
+    weight = Choice("trajectory.classifier.loss_weight", 1.0, "worked on small pictures")
+    return [of_steps, *starts, weight]
 
 
 def _choose_starts(phase, most, settings):

@@ -247,6 +247,21 @@ def test_fixed_steps_and_the_iterations_for_them_take_the_same_time(steps):
     assert 2 * iterations * sum(both[STEPS_OF.format(x)] for x in phases) <= work[0]
 
 
+def test_a_method_with_the_classifiers_phase_alone_has_its_settings():
+    """Breaks when the one phase of a method is taken for that of the representation."""
+    given = IMAGES | {"trajectory.representation.loss_weight": 0.0}
+    found = choose(*LARGE, given=given, num_phases=1, num_devices=1)
+    assert not any(field.startswith("trajectory.representation.") for field in found)
+    assert STEPS_OF.format("classifier") in found
+    longer = given | {STEPS_OF.format("classifier"): 200}
+    assert (
+        choose(*LARGE, given=longer, num_phases=1, num_devices=1)["trajectory.num_iterations"]
+        < found["trajectory.num_iterations"]
+    )
+    unused = given | {STEPS_OF.format("representation"): 200}
+    assert choose(*LARGE, given=unused, num_phases=1, num_devices=1) == found
+
+
 @pytest.mark.parametrize(("seeds", "compared"), [(1, 5), (2, 6), (5, 5), (10, 5)])
 def test_as_many_networks_are_counted_as_compare_five_rates_for_the_whole_training_set(
     seeds, compared
