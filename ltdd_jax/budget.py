@@ -23,7 +23,6 @@ _TEACHER_PASSES = 1.2  # 3 of plain training, at 30e9 per second and core, measu
 _MIN_TEACHER_EPOCHS, _MIN_STUDENT_EPOCHS = 2, 20
 _MIN_STUDENT_STEPS = 5
 _STEP_PASSES = 9  # a student's step and its adjoint
-_SMALL_SETS = 3  # trained on in each block, random real images among them; some methods have more
 _PHASES = ("representation", "classifier")
 _OWN, _FULL = "evaluation.num_epochs", "evaluation.full_num_epochs"
 _TAUGHT = "student.num_epochs"
@@ -52,7 +51,7 @@ def choose_settings(
       image_shape: (H, W, C) after resizing.
       num_cores: of the processor.
       experts: the kinds that the method or the labels ask, "representation" and "classifier".
-      num_phases: those of an iteration, where the method matches trajectories.
+      num_phases: those of an iteration with a loss weight, where the method matches trajectories.
       num_teachers: networks that the method, the labels or the evaluation ask, teachers and
         observers. Where neither these nor experts are asked the distillation has their time too.
       num_devices: accelerators; 0 computes on the processor.
@@ -79,7 +78,8 @@ def choose_settings(
         settings.add(method_budgets.CHOOSERS[method](work, class_counts, settings))
     else:
         work, rows = total["distill"], ipc * num_classes
-        settings.add(_choose_distillation(work, budget, rows, num_phases, settings))
+        phases = _name_phases(num_phases, settings)
+        settings.add(_choose_distillation(work, budget, rows, phases, settings))
     work, rows = total["evaluate"], ipc * num_classes
     settings.add(_choose_evaluation(work, budget, rows, num_rows, num_teachers, settings))
     return settings.chosen
@@ -170,14 +170,20 @@ def _choose_teachers(work, budget, num_rows, settings):
     return chosen
 
 
-def _choose_distillation(work, budget, rows, num_phases, settings):
+def _name_phases(num_phases, settings):
+    """The phases of an iteration: those with a loss weight come first."""
+    weights = {phase: settings[f"trajectory.{phase}.loss_weight"] for phase in _PHASES}
+    return sorted(_PHASES, key=lambda phase: not weights[phase])[:num_phases]
+
+
+def _choose_distillation(work, budget, rows, phases, settings):
     """Steps of the students as usual, and iterations to fit; where those are fixed, both fit."""
     usual = {"quick": 20, "standard": 30, "thorough": 50}[budget]
     of_step = _STEP_PASSES * min(rows, settings["trajectory.batch_size"])
     of_step *= settings["trajectory.pairs_per_iteration"]
     steps, shown = usual, f"usual for a {budget} run"
     reason = f"fit {_SHARES['distill']:.0%} of the time"
-    fields = [f"trajectory.{phase}.student_steps" for phase in _PHASES[:num_phases]]
+    fields = [f"trajectory.{phase}.student_steps" for phase in phases]
     free = [field for field in fields if not settings.is_fixed(field)]
     if free and settings.is_fixed("trajectory.num_iterations"):
         fits = work / (max(1, settings["trajectory.num_iterations"]) * of_step)
@@ -186,24 +192,28 @@ def _choose_distillation(work, budget, rows, num_phases, settings):
         shown = shown if steps == usual else reason
     of_one = of_step * sum(settings.pick(field, steps) for field in fields)
     iterations = max(30, min(5000, int(work / of_one)))
-    chosen = [
+    first, second = (
+        _choose_phase(phase, steps, shown, settings) if phase in phases else [] for phase in _PHASES
+    )
+    return [
         Choice("trajectory.num_iterations", iterations, reason),
-        Choice("trajectory.representation.student_steps", steps, shown),
-        *_choose_starts("representation", 20, settings),
+        *first,
         Choice("trajectory.gradient", "exact", "the true gradient, at the same cost"),
         Choice("trajectory.image_lr", 10.0, "worked on small pictures"),
+        *second,
     ]
-    if num_phases == 1:
-        return chosen
+
+
+def _choose_phase(phase, steps, shown, settings):
+    """Steps and start epochs, those of the classifier only where its experts end before them."""
+    of_steps = Choice(f"trajectory.{phase}.student_steps", steps, shown)
+    if phase == "representation":
+        return [of_steps, *_choose_starts(phase, 20, settings)]
     most, starts = settings["trajectory.classifier.max_start_epoch"], []
-    if _last_target("classifier", settings) > settings["experts.classifier.num_epochs"]:
-        starts = _choose_starts("classifier", most, settings)
-    return [
-        *chosen,
-        Choice("trajectory.classifier.student_steps", steps, shown),
-        *starts,
-        Choice("trajectory.classifier.loss_weight", 1.0, "worked on small pictures"),
-    ]
+    if _last_target(phase, settings) > settings["experts.classifier.num_epochs"]:
+        starts = _choose_starts(phase, most, settings)
+    weight = Choice("trajectory.classifier.loss_weight", 1.0, "worked on small pictures")
+    return [of_steps, *starts, weight]
 
 
 def _choose_starts(phase, most, settings):
@@ -233,45 +243,52 @@ def _choose_evaluation(work, budget, rows, num_rows, num_teachers, settings):
       num_teachers: that are asked about every view.
       settings: so far.
     """
-    blocks = settings["evaluation.blocks"]
     most = {"quick": 200, "standard": 500, "thorough": 1000}[budget]
     small, full, taught = _count_evaluation(rows, num_rows, num_teachers, settings)
-    share = work / len(blocks)
-    of_common = of_taught = share
-    if len(blocks) > 1 and settings.is_fixed(_TAUGHT):
+    is_alike = settings.is_fixed(_FULL) and not settings[_FULL]  # as many as on small sets
+    asked = ((_OWN, small), (_OWN if is_alike else _FULL, full))
+    common = [field for field, (of_one, _) in asked if of_one]
+    of_common = of_taught = work / 2 if common and taught[0] else work
+    if settings.is_fixed(_TAUGHT):
         of_common = work - _spend(taught, settings[_TAUGHT])
-    elif len(blocks) > 1 and settings.is_fixed(_OWN) and settings.is_fixed(_FULL):
+    elif all(settings.is_fixed(field) for field in common):
         own = settings[_OWN]
         of_taught = work - _spend(small, own) - _spend(full, settings[_FULL] or own)
-    chosen, reason = [], f"fit {_SHARES['evaluate']:.0%} of the time"
-    if "i" in blocks:
-        own, whole = _fit_common(of_common, most, small, full, settings)
-        chosen += [Choice(_OWN, own, reason), Choice(_FULL, whole, reason)]
-    if "ii" in blocks:
-        epochs = max(_MIN_STUDENT_EPOCHS, min(most, _fit(of_taught, taught)))
+    reason = f"fit {_SHARES['evaluate']:.0%} of the time"
+    epochs = _fit_common(of_common, most, small, full, settings)
+    fitted = zip((_OWN, _FULL), epochs, strict=True)
+    chosen = [Choice(field, value, reason) for field, value in fitted if field in common]
+    if taught[0]:
+        epochs = max(_MIN_STUDENT_EPOCHS, _fit(of_taught, taught, most))
         chosen.append(Choice(_TAUGHT, epochs, reason))
     return chosen
 
 
 def _fit_common(work, most, small, full, settings):
     """Epochs of block (i) on small sets and on the whole training set."""
-    of_small, of_full = 0.6 * work, 0.4 * work
+    of_small, of_full = (0.6 * work, 0.4 * work) if small[0] and full[0] else (work, work)
     if settings.is_fixed(_FULL) and settings[_FULL]:
         of_small = work - _spend(full, settings[_FULL])
     elif settings.is_fixed(_FULL):  # as many as on small sets
         of_small, small = work, tuple(map(sum, zip(small, full, strict=True)))
     elif settings.is_fixed(_OWN):
         of_full = work - _spend(small, settings[_OWN])
-    own = settings.pick(_OWN, max(50, min(most, _fit(of_small, small))))
-    return own, max(5, min(own, _fit(of_full, full)))
+    own = settings.pick(_OWN, max(50, _fit(of_small, small, most)))
+    return own, min(own, max(5, _fit(of_full, full, own)))
 
 
 def _count_evaluation(rows, num_rows, num_teachers, settings):
-    """(Passes for each epoch, those besides) of small sets, of the whole one, and of block (ii)."""
+    """(Passes for each epoch, those besides) of small sets, of the whole one, and of block (ii).
+
+    Both are 0 where nothing of the kind is asked for.
+    """
     seeds, tuning = settings["evaluation.num_seeds"], settings["evaluation.tuning_epochs"]
+    is_whole = "i" in settings["evaluation.blocks"] and "full_real" in settings["evaluation.rows"]
     grids = (settings["evaluation.baseline_rates"], settings["student.learning_rates"])
     common, taught = (len(rates) if len(rates) > 1 else 0 for rates in grids)
     of_view = _TEACHER_PASSES * (3 + num_teachers) / 3
+    width = max(1, min(seeds, common))
+    of_whole = -(-common // width) * width  # one network at every rate, the last ones padded
 
     def count(of_one, trainings, compared):
         """Of trainings, and of those besides that only compare rates."""
@@ -279,17 +296,35 @@ def _count_evaluation(rows, num_rows, num_teachers, settings):
             return of_one * trainings, of_one * tuning * compared
         return of_one * (trainings + compared), 0
 
+    def count_small(of_one, block, compared):
+        kinds = _find_small_sets(block, settings)
+        return count(of_one, len(kinds), compared if "random_real" in kinds else 0)
+
     return (
-        count(3 * seeds * rows, _SMALL_SETS, common),
-        count(3 * seeds * num_rows, 1, -(-common // seeds)),  # one network at every rate
-        count(seeds * rows * of_view, _SMALL_SETS, taught),
+        count_small(3 * seeds * rows, "i", common),
+        count(3 * num_rows, seeds, of_whole) if is_whole else (0, 0),
+        count_small(seeds * rows * of_view, "ii", taught),
     )
 
 
-def _fit(work, cost):
-    """Epochs of `work` in which there is time for; `cost` is of each, and besides."""
+def _find_small_sets(block, settings):
+    """Kinds of rows beside the whole training set, each counted once; some methods have more.
+
+    Random real images are among them where another row takes its learning rate of theirs.
+    """
+    if block not in settings["evaluation.blocks"]:
+        return set()
+    kinds = set(settings["evaluation.rows"]) - {"full_real"}
+    takes_rates = block == "ii" or settings["distill.method"] in method_budgets.SELECTIONS
+    if "initial" in kinds or ("distilled" in kinds and takes_rates):
+        kinds.add("random_real")
+    return kinds
+
+
+def _fit(work, cost, most):
+    """Epochs that there is time for in `work`, at most `most`; `cost` is of each, and besides."""
     of_one, besides = cost
-    return int((work - besides) / of_one)
+    return min(most, int((work - besides) / of_one)) if of_one else most
 
 
 def _spend(cost, epochs):

@@ -10,6 +10,7 @@ from ltdd_jax.choices import Choice
 
 _STEP_PASSES = 9  # a gradient through a gradient, in forward passes
 _FITS = "fit the time for distillation"
+SELECTIONS = ("random", "k_center", "herding", "graph_cut", "k_medoids")  # sets of real images
 
 
 def _choose_gradient_matching(work, class_counts, settings):
@@ -113,7 +114,5 @@ CHOOSERS: dict[str, Callable[..., list[Choice]]] = {
     "sre2l": _choose_recovery,
     "edc": _choose_recovery,
     "rldd": _choose_crops_and_recovery,
-    **dict.fromkeys(
-        ("rded", "random", "k_center", "herding", "graph_cut", "k_medoids"), choose_nothing
-    ),
+    **dict.fromkeys(("rded", *SELECTIONS), choose_nothing),
 }

@@ -34,13 +34,14 @@ from tests.mutants import (  # noqa: E402
     Mutant,
     data,
     distillation,
+    estimates,
     labels,
     matching,
     recovery,
     teachers,
 )
 
-_PARTS = (data, distillation, labels, matching, recovery, teachers)
+_PARTS = (data, distillation, estimates, labels, matching, recovery, teachers)
 MUTANTS = [mutant for part in _PARTS for mutant in part.MUTANTS]
 PAGE = ROOT / "docs" / "testing.md"
 MARK = "<!-- written by tests/mutations.py -->"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ltdd_jax import budget, config, fields, presets, records
+from ltdd_jax import budget, config, fields, method_budgets, presets, records
 
 BOTH = ("representation", "classifier")
 
@@ -185,6 +185,7 @@ def test_a_larger_network_of_the_users_gets_fewer_iterations():
 
 
 EPOCHS, WHOLE = "evaluation.num_epochs", "evaluation.full_num_epochs"
+TAUGHT = "student.num_epochs"
 STEPS_OF = "trajectory.{}.student_steps"
 # A task in which no choice is at its least or most: (name, counts, shape), devices and images.
 LARGE = ("thorough", (5000, 1500, 500, *(7 * (100,))), (64, 64, 3))
@@ -247,6 +248,34 @@ def test_fixed_steps_and_the_iterations_for_them_take_the_same_time(steps):
     assert 2 * iterations * sum(both[STEPS_OF.format(x)] for x in phases) <= work[0]
 
 
+def test_a_method_with_the_classifiers_phase_alone_has_its_settings():
+    """Breaks when the one phase of a method is taken for that of the representation."""
+    given = IMAGES | {"trajectory.representation.loss_weight": 0.0}
+    found = choose(*LARGE, given=given, num_phases=1, num_devices=1)
+    assert not any(field.startswith("trajectory.representation.") for field in found)
+    assert STEPS_OF.format("classifier") in found
+    longer = given | {STEPS_OF.format("classifier"): 200}
+    assert (
+        choose(*LARGE, given=longer, num_phases=1, num_devices=1)["trajectory.num_iterations"]
+        < found["trajectory.num_iterations"]
+    )
+    unused = given | {STEPS_OF.format("representation"): 200}
+    assert choose(*LARGE, given=unused, num_phases=1, num_devices=1) == found
+
+
+@pytest.mark.parametrize(("seeds", "compared"), [(1, 5), (2, 6), (5, 5), (10, 5)])
+def test_as_many_networks_are_counted_as_compare_five_rates_for_the_whole_training_set(
+    seeds, compared
+):
+    """Breaks when comparisons are counted that are not trained, such as padding."""
+    common = IMAGES | {"evaluation.num_seeds": seeds}
+    one, five = (
+        choose(*LARGE, given=common | {"evaluation.baseline_rates": rates}, num_devices=1)[WHOLE]
+        for rates in ((0.01,), (0.005, 0.01, 0.02, 0.05, 0.1))
+    )
+    assert one * seeds == pytest.approx(five * (seeds + compared), rel=0.03)
+
+
 def test_blocks_leave_each_other_the_time_that_fixed_epochs_do_not_take():
     """Breaks when a block has half the time whatever the other one takes of it."""
     asked = {"method": "rded", "experts": (), "num_teachers": 1, "num_devices": 1}
@@ -258,6 +287,64 @@ def test_blocks_leave_each_other_the_time_that_fixed_epochs_do_not_take():
     assert given["student.num_epochs"] > free["student.num_epochs"]
     several = choose(*LARGE, given=blocks | {"student.learning_rates": (0.01, 0.02)}, **asked)
     assert several["student.num_epochs"] < free["student.num_epochs"]
+
+
+KINDS, RATES = "evaluation.rows", "evaluation.baseline_rates"
+SELECTED = {"method": "herding", "experts": ()}
+
+
+def choose_rows(*kinds, **more):
+    """What is chosen for an evaluation of some kinds of rows, in a task of many images."""
+    given = {"distill.ipc": 500, "evaluation.num_seeds": 10, KINDS: kinds} | more.pop("given", {})
+    found = choose(*LARGE, given=given, num_devices=1, **more)
+    return {field: v for field, v in found.items() if field in (EPOCHS, WHOLE, TAUGHT)}
+
+
+def test_rows_that_are_left_out_take_no_time():
+    """Breaks when time is kept for the whole training set, or for small sets, that nobody asked."""
+    every = choose_rows("distilled", "initial", "random_real", "full_real")
+    assert every.keys() == {EPOCHS, WHOLE}
+    one = choose_rows("random_real", given={RATES: (0.01,)})
+    assert one.keys() == {EPOCHS}, "without the whole training set"
+    three = choose_rows("distilled", "initial", "random_real", given={RATES: (0.01,)})
+    assert one[EPOCHS] == pytest.approx(3 * three[EPOCHS], rel=0.02) and three.keys() == {EPOCHS}
+    whole = choose_rows("full_real")
+    assert whole[WHOLE] == pytest.approx(every[WHOLE] / 0.4, rel=0.05) and whole.keys() == {WHOLE}
+    same = choose_rows("full_real", given={WHOLE: 0})
+    assert same == {EPOCHS: whole[WHOLE]}, "whose epochs those of the whole training set are"
+
+
+def test_rates_are_compared_where_random_real_images_are_trained_on():
+    """Breaks when a comparison is counted that no row takes its rate of, or one is not."""
+    several = (0.005, 0.01, 0.02, 0.05, 0.1)
+    epochs = [
+        choose_rows(kind, given={RATES: rates}, **more)[EPOCHS]
+        for kind, more in (("distilled", {}), ("initial", {}), ("distilled", SELECTED))
+        for rates in ((0.01,), several)
+    ]
+    assert epochs[0] == epochs[1], "at the rate of the set"
+    assert epochs[3] < epochs[2] and epochs[5] < epochs[4], "at that of random real images"
+    selections = {name for name, made in presets.PRESETS.items() if made.section == "selection"}
+    assert set(method_budgets.SELECTIONS) == selections
+
+
+def test_a_block_without_rows_leaves_its_time():
+    """Breaks when students of a teacher have time where only the whole training set is asked."""
+    one = {RATES: (0.01,)}
+    blocks = {"evaluation.blocks": ("i", "ii")} | one
+    assert choose_rows("full_real", given=blocks) == choose_rows("full_real", given=one)
+    assert choose_rows("full_real", given={"evaluation.blocks": ("ii",)}) == {}
+    both = choose_rows("random_real", given=blocks)
+    alone = choose_rows("random_real", given=one)
+    assert both.keys() == {EPOCHS, TAUGHT} and both[EPOCHS] == alone[EPOCHS] // 2
+    given = choose_rows("random_real", given=blocks | {EPOCHS: 1})
+    assert given[TAUGHT] > both[TAUGHT], "block (i) has no other epochs"
+
+
+@pytest.mark.parametrize("epochs", [2, 5, 80])
+def test_the_whole_training_set_is_seen_no_longer_than_small_ones(epochs):
+    """Breaks when a baseline of few epochs is chosen longer than what it stands beside."""
+    assert choose(given={EPOCHS: epochs})[WHOLE] <= epochs
 
 
 def test_teachers_of_another_recipe_or_batch_take_the_same_time():

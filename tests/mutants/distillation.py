@@ -365,8 +365,8 @@ MUTANTS = [
     ),
     *of_file(
         "ltdd_jax/pipeline/evaluate.py", _ROWS,
-        ("held-out images are trained on", "row.load_kept(kept, width)",
-         "row.load_kept(np.arange(len(problem.train.labels)), width)", f"{_CHOICE}[random_real]"),
+        ("held-out images are trained on", "row.load_kept(kept, seeds)",
+         "row.load_kept(np.arange(len(problem.train.labels)), seeds)", f"{_CHOICE}[random_real]"),
         ("test images choose the rate", "disk_images.take(problem.train_images, held)",
          "disk_images.take(problem.test_images, np.arange(len(held)))", f"{_CHOICE}[random_real]"),
         ("worst rate is taken", "best = max(grid", "best = min(grid", f"{_CHOICE}[random_real]"),
@@ -394,21 +394,5 @@ MUTANTS = [
         ("identity: students of another protocol", 'if f.name != "recipe"]',
          'if f.name == "loss"]',
          "test_settings_that_make_labels_and_taught_rows[student__temperature]"),
-    ),
-    *of_file(
-        "ltdd_jax/budget.py", "tests/test_budget.py",
-        ("fixed steps of a phase are counted as usual",
-         "sum(settings.pick(field, steps) for field in fields)", "steps * len(fields)",
-         "test_fixed_steps_and_the_iterations_for_them_take_the_same_time[10]"),
-    ),
-    *of_file(
-        "ltdd_jax/pipeline/work.py", "tests/pipeline/test_work.py",
-        ("rates are said to be compared at full length", "settings.tuning_epochs or row.num_epochs",
-         "row.num_epochs", "test_as_much_is_counted_as_is_trained[settings1-teacher-1]"),
-    ),
-    *of_file(
-        "ltdd_jax/pipeline/cost.py", "tests/pipeline/test_cost.py",
-        ("rows under two teachers are one", "evaluate.name_row(run, row, row.rate)", "row.name",
-         "test_sets_share_the_baselines_that_are_the_same[common1-fields1-expected1]"),
     ),
 ]  # fmt: skip
