@@ -37,7 +37,7 @@ def choose_settings(
     image_shape: tuple[int, int, int],
     num_cores: int,
     experts: Sequence[str],
-    num_phases: int,
+    phases: Sequence[str],
     num_teachers: int,
     num_devices: int = 0,
 ) -> list[Choice]:
@@ -51,7 +51,7 @@ def choose_settings(
       image_shape: (H, W, C) after resizing.
       num_cores: of the processor.
       experts: the kinds that the method or the labels ask, "representation" and "classifier".
-      num_phases: those of an iteration with a loss weight, where the method matches trajectories.
+      phases: those of an iteration with a loss weight, where the method matches trajectories.
       num_teachers: networks that the method, the labels or the evaluation ask, teachers and
         observers. Where neither these nor experts are asked the distillation has their time too.
       num_devices: accelerators; 0 computes on the processor.
@@ -78,7 +78,6 @@ def choose_settings(
         settings.add(method_budgets.CHOOSERS[method](work, class_counts, settings))
     else:
         work, rows = total["distill"], ipc * num_classes
-        phases = _name_phases(num_phases, settings)
         settings.add(_choose_distillation(work, budget, rows, phases, settings))
     work, rows = total["evaluate"], ipc * num_classes
     settings.add(_choose_evaluation(work, budget, rows, num_rows, num_teachers, settings))
@@ -168,12 +167,6 @@ def _choose_teachers(work, budget, num_rows, settings):
             Choice(f"{kind}.learning_rate", 0.05, "the steps are few"),
         ]
     return chosen
-
-
-def _name_phases(num_phases, settings):
-    """The phases of an iteration: those with a loss weight come first."""
-    weights = {phase: settings[f"trajectory.{phase}.loss_weight"] for phase in _PHASES}
-    return sorted(_PHASES, key=lambda phase: not weights[phase])[:num_phases]
 
 
 def _choose_distillation(work, budget, rows, phases, settings):

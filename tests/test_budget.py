@@ -11,7 +11,7 @@ def choose(
     name="quick", counts=(60, 30, 12), shape=(32, 32, 3), method="dam_ed", given=None, **more
 ):
     """What a budget chooses beside what is given; dotted field -> value."""
-    asked = {"experts": BOTH, "num_phases": 2, "num_teachers": 0} | more
+    asked = {"experts": BOTH, "phases": BOTH, "num_teachers": 0} | more
     current, given = config.base_config(), given or {}
     config.use_preset(current, method)
     for field, value in given.items():
@@ -129,7 +129,7 @@ def test_methods_without_experts_fit_the_time_too(method):
 def test_a_method_with_one_phase_has_settings_and_time_for_one():
     """Breaks when MTT is given classifier experts, or half the iterations that fit."""
     both = choose("thorough")
-    one = choose("thorough", method="mtt", experts=("representation",), num_phases=1)
+    one = choose("thorough", method="mtt", experts=BOTH[:1], phases=BOTH[:1])
     assert {field for field in both if ".classifier." in field} == both.keys() - one.keys()
     assert one["trajectory.num_iterations"] - 2 * both["trajectory.num_iterations"] in (0, 1)
     assert one["experts.num_experts"] >= both["experts.num_experts"]
@@ -251,16 +251,14 @@ def test_fixed_steps_and_the_iterations_for_them_take_the_same_time(steps):
 def test_a_method_with_the_classifiers_phase_alone_has_its_settings():
     """Breaks when the one phase of a method is taken for that of the representation."""
     given = IMAGES | {"trajectory.representation.loss_weight": 0.0}
-    found = choose(*LARGE, given=given, num_phases=1, num_devices=1)
+    asked = {"phases": BOTH[1:], "num_devices": 1}
+    found = choose(*LARGE, given=given, **asked)
     assert not any(field.startswith("trajectory.representation.") for field in found)
     assert STEPS_OF.format("classifier") in found
-    longer = given | {STEPS_OF.format("classifier"): 200}
-    assert (
-        choose(*LARGE, given=longer, num_phases=1, num_devices=1)["trajectory.num_iterations"]
-        < found["trajectory.num_iterations"]
-    )
+    longer = choose(*LARGE, given=given | {STEPS_OF.format("classifier"): 200}, **asked)
+    assert longer["trajectory.num_iterations"] < found["trajectory.num_iterations"]
     unused = given | {STEPS_OF.format("representation"): 200}
-    assert choose(*LARGE, given=unused, num_phases=1, num_devices=1) == found
+    assert choose(*LARGE, given=unused, **asked) == found
 
 
 @pytest.mark.parametrize(("seeds", "compared"), [(1, 5), (2, 6), (5, 5), (10, 5)])

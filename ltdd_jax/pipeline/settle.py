@@ -97,7 +97,7 @@ def _choose_for_budget(config, train, keep, machine):
         class_counts=[int(n) for n in train.class_counts()],
         image_shape=train.images.shape[1:],
         experts=_list_experts(config),
-        num_phases=len(trajectory.list_phases(config.trajectory)),
+        phases=trajectory.list_phases(config.trajectory),
         num_teachers=count_teachers(config),
         **machine,
     )
