@@ -14,8 +14,8 @@ MUTANTS = [
          "test_rows_that_are_left_out_take_no_time"),
         ("padding of a comparison that is not trained", "max(1, min(seeds, common))", "seeds",
          "test_as_many_networks_are_counted_as_compare_five_rates_for_the_whole_training_set[10-5]"),
-        ("the only phase is taken for the first", "key=lambda phase: not weights[phase]",
-         "key=lambda phase: not weights",
+        ("the only phase is taken for the first", "student_steps\" for phase in phases]",
+         "student_steps\" for phase in _PHASES[: len(phases)]]",
          "test_a_method_with_the_classifiers_phase_alone_has_its_settings"),
     ),
     *of_file(

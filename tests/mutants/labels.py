@@ -48,6 +48,26 @@ MUTANTS = [
         "ltdd_jax/pipeline/rows.py", "tests/pipeline/test_rows.py",
         ("hard labels stay soft", "dataclasses.replace(synthetic, label_logits=hard)",
          "synthetic", "test_further_rows_change_labels_or_pixels_and_nothing_else"),
+        ("rows without the rate that they take", "wanted |= {row.rate_of for",
+         "wanted |= {row.name for",
+         "test_rows_of_some_kinds_come_with_those_whose_rate_they_take"),
+    ),
+    *of_file(
+        "ltdd_jax/pipeline/labels.py", "tests/pipeline/test_rows.py",
+        ("points of a curve keep the labels of their method",
+         "labelled[iteration] = _read_labelled(run, kept)[0]", "labelled[iteration] = kept",
+         "test_random_real_images_get_labels_of_the_same_source"),
+    ),
+    *of_file(
+        "ltdd_jax/pipeline/taught_rows.py", "tests/pipeline/test_rows.py",
+        ("students are trained again for labels that they never read",
+         "final = artefacts.read_set(run, artefacts.FINAL)", "final = labels_of.read_final(run)[0]",
+         "test_labels_alone_make_no_other_set_for_students_of_a_teacher"),
+    ),
+    *of_file(
+        "ltdd_jax/pipeline/evaluate.py", "tests/pipeline/test_rates.py",
+        ("rates are tried again to fill up", "width = min(settings.num_seeds, len(lanes))",
+         "width = settings.num_seeds", "test_no_rate_of_the_whole_training_set_is_tried_twice"),
     ),
     *of_file(
         "ltdd_jax/pipeline/evaluate.py", "tests/pipeline/test_rows.py",
