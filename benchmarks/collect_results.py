@@ -130,7 +130,7 @@ def collect(
 
 
 def _teachers(report):
-    """The teachers as rows, where students learned from them; each has its part of the bytes.
+    """The teachers as rows, where students learned from them, with their bytes as far as known.
 
     Of several there is also the mean of their logits, which is what the students were told.
     """
@@ -147,7 +147,9 @@ def _teachers(report):
         rows = {f"teacher_{_MEAN}": {**mean, **more, "stored_bytes": {"": stored}}}
     else:
         rows = {}
-    share = {"": stored // max(len(teachers), 1)}
+    # A report does not say how large each of them is: those of one kind are alike.
+    is_one_kind = len(set(report["config"]["teacher"]["nets"])) == 1
+    share = {"": stored // max(len(teachers), 1) if is_one_kind else 0}
     return rows | {n: {**teacher, **more, "stored_bytes": share} for n, teacher in teachers.items()}
 
 

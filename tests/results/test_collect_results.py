@@ -112,8 +112,13 @@ def test_block_ii_has_its_teacher_and_its_own_labels(tmp_path):
     assert "one network" in second[2]["note"] and second[2]["seeds"] == "1"
 
 
-def test_several_teachers_stand_beside_what_they_say_together(tmp_path):
-    """Breaks when one of them is taken for another, or their mean is not told."""
+@pytest.mark.parametrize(
+    ("nets", "stored"), [(("mlp", "mlp"), "300"), (("mlp", "convnet"), "")], ids=["alike", "mixed"]
+)
+def test_several_teachers_stand_beside_what_they_say_together(tmp_path, nets, stored):
+    """Breaks when one of them is taken for another, their mean is not told, or networks of two
+    kinds are said to take as much room each.
+    """
     taught = {
         "block": "ii",
         "stored_bytes": {"images": 1000, "labels": 0, "teacher": 600},
@@ -133,15 +138,16 @@ def test_several_teachers_stand_beside_what_they_say_together(tmp_path):
         f"teacher_{i}": make_result(mean, per_seed=[mean], num_epochs=60)
         for i, mean in ((1, 93.0), (2, 92.0))
     }
+    report["config"]["teacher"]["nets"] = nets
     write_run(tmp_path / "run", report)
-    assert collect(tmp_path, "--study=x", "--variant=two teachers") == 0
+    assert collect(tmp_path, "--study=x", "--variant=two teachers", "--unchecked") == 0
     found = {row["variant"]: row for row in read(tmp_path) if row["row"] == "teacher"}
     together = found["two teachers, mean of 2 networks"]
     assert (together["mean"], together["few"], together["stored_bytes"]) == ("95", "80", "600")
     assert together["seeds"] == "1" and "mean logits" in together["note"]
     for i, mean in ((1, "93"), (2, "92")):
         one = found[f"two teachers, network {i}"]
-        assert (one["mean"], one["stored_bytes"]) == (mean, "300")
+        assert (one["mean"], one["stored_bytes"]) == (mean, stored)
     by_class = [r["accuracy"] for r in read(tmp_path, "per_class.csv") if r["row"] == "teacher"]
     assert set(by_class) == {"95"} and len(by_class) == len(report["class_names"])
 
