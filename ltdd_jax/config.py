@@ -89,6 +89,12 @@ def list_splits(config: ConfigDict) -> tuple[str, ...]:
     return ("train",) if config.data.judge == "held_out" else ("train", "test")
 
 
+def has_taught_rows(config: ConfigDict) -> bool:
+    """Whether rows of block (ii) are evaluated; the whole training set is none of them."""
+    wanted = config.evaluation
+    return "ii" in wanted.blocks and set(wanted.rows) != {"full_real"}
+
+
 def validate(config: ConfigDict, *, settled: bool = True) -> None:
     """Checks every field and the combinations of fields that need no data.
 

@@ -144,18 +144,17 @@ INSIDE = {
         "pipeline.run",
     },
     "pipeline.evaluate": {
-        *("pipeline.labels", "pipeline.loop", "pipeline.problem", "pipeline.protocols"),
-        *("pipeline.rows", "pipeline.run", "pipeline.taught_rows", "pipeline.trainers"),
-        "pipeline.transfer",
+        *("pipeline.loop", "pipeline.problem", "pipeline.protocols", "pipeline.rows"),
+        *("pipeline.run", "pipeline.taught_rows", "pipeline.trainers", "pipeline.transfer"),
     },
     "pipeline.transfer": {"pipeline.problem", "pipeline.rows", "pipeline.run"},
     "pipeline.plan": {
-        *("pipeline.artefacts", "pipeline.experts", "pipeline.labels", "pipeline.run"),
-        *("pipeline.teachers", "pipeline.work"),
+        *("pipeline.artefacts", "pipeline.experts", "pipeline.run", "pipeline.teachers"),
+        "pipeline.work",
     },
     "pipeline.work": {
-        *("pipeline.labels", "pipeline.protocols", "pipeline.rows", "pipeline.run"),
-        *("pipeline.taught_rows", "pipeline.teachers", "pipeline.transfer"),
+        *("pipeline.protocols", "pipeline.rows", "pipeline.run", "pipeline.taught_rows"),
+        *("pipeline.teachers", "pipeline.transfer"),
     },
     "pipeline.cost": {
         *(

@@ -7,7 +7,7 @@ import numpy as np
 from ltdd_jax import config as configs
 from ltdd_jax.data import disk_images, long_tail
 from ltdd_jax.evaluate import metrics, ranking
-from ltdd_jax.pipeline import labels, loop, protocols, taught_rows, transfer
+from ltdd_jax.pipeline import loop, protocols, taught_rows, transfer
 from ltdd_jax.pipeline import problem as problem_of
 from ltdd_jax.pipeline import rows as rows_of
 from ltdd_jax.pipeline.rows import Row
@@ -57,7 +57,7 @@ def _make_rows(run):
     """The rows that are asked for."""
     blocks, kinds = run.config.evaluation.blocks, run.config.evaluation.rows
     common = rows_of.make_rows(run) if "i" in blocks else []
-    taught = taught_rows.make_rows(run) if labels.has_taught(run) else []
+    taught = taught_rows.make_rows(run) if configs.has_taught_rows(run.config) else []
     return rows_of.choose_rows([*common, *transfer.make_rows(run, common), *taught], kinds)
 
 

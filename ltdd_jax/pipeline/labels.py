@@ -36,16 +36,11 @@ def add_needs(run: Run, method: Method) -> Method:
     if run.config.labels.relabel == "experts":
         kinds = (*kinds, *(kind for kind in experts.KINDS if kind not in kinds))
     asked = method.teachers
-    taught = run.config.labels.relabel in ("teacher", "views") or has_taught(run)
+    labels = run.config.labels.relabel in ("teacher", "views")
+    taught = labels or configs.has_taught_rows(run.config)
     if taught and teachers.TEACHER not in asked:
         asked = (*asked, teachers.TEACHER)
     return dataclasses.replace(method, experts=kinds, teachers=asked)
-
-
-def has_taught(run: Run) -> bool:
-    """Whether rows of block (ii) are evaluated, which has none of the whole training set."""
-    wanted = run.config.evaluation
-    return "ii" in wanted.blocks and set(wanted.rows) != {"full_real"}
 
 
 def identify_source(run: Run) -> dict[str, Any]:

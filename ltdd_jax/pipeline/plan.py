@@ -15,7 +15,6 @@ from ltdd_jax.experts.trajectory import DamagedSegmentError
 from ltdd_jax.nets import Network
 from ltdd_jax.pipeline import artefacts, teachers, work
 from ltdd_jax.pipeline import experts as expert_stage
-from ltdd_jax.pipeline import labels as labels_of
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
 from ltdd_jax.report import blocks
@@ -260,7 +259,7 @@ def _describe_labels(run):
     if labels.relabel != "none" or labels.calibration != "none":
         views = f" ({labels.views} of every image)" if labels.relabel == "views" else ""
         lines.append(f"  labels: {labels.relabel}{views}, calibration {labels.calibration}")
-    if labels_of.has_taught(run):
+    if configs.has_taught_rows(run.config):
         rates = ", ".join(f"{rate:g}" for rate in settings.learning_rates)
         alone = "" if "i" in wanted else " alone"
         lines.append(

@@ -78,7 +78,7 @@ def count_teachers(config):
     selects = section == "selection" and config.selection.rule != "random"
     asks_teachers = (
         config.labels.relabel in ("teacher", "views")
-        or ("ii" in config.evaluation.blocks and set(config.evaluation.rows) != {"full_real"})
+        or configs.has_taught_rows(config)
         or section == "crops"
         or (section == "recovery" and config.recovery.initial_images == "crops")
         or (section == "kernel" and config.kernel.teacher_weight > 0)

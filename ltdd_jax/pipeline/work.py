@@ -1,7 +1,8 @@
 """What a run computes: multiplications and additions of its stages and of the rows it evaluates."""
 
+from ltdd_jax import config as configs
 from ltdd_jax.distill import Method
-from ltdd_jax.pipeline import labels, protocols, rows, taught_rows, teachers, transfer
+from ltdd_jax.pipeline import protocols, rows, taught_rows, teachers, transfer
 from ltdd_jax.pipeline.rows import Row
 from ltdd_jax.pipeline.run import Run
 from ltdd_jax.presets import PRESETS
@@ -46,7 +47,7 @@ def list_baselines(run: Run, method: Method) -> list[Row]:
     if "i" in blocks:
         common = rows.make_baselines(run, method.labels)
         found += [*common, *transfer.make_rows(run, common)]
-    if labels.has_taught(run):
+    if configs.has_taught_rows(run.config):
         found.append(taught_rows.sketch_random_row(run, method.labels))
     return [row for row in found if _is_wanted(run, row)]
 
