@@ -1,6 +1,6 @@
 """Settings of the families of methods, a section each; part of the table in `fields`."""
 
-from ltdd_jax.rules import FREE, MOMENTUM, POSITIVE, Field, at_least, one_of
+from ltdd_jax.rules import FREE, MOMENTUM, POSITIVE, Field, at_least, one_of, within
 
 _START = (
     "Start epochs are drawn from [min_start_epoch, upper), upper at most max_start_epoch. With "
@@ -54,6 +54,12 @@ TRAJECTORY = {
         500,
         at_least(1),
         "Synthetic images per student step; more than there are means all of them (paper: 500).",
+    ),
+    "partition": Field(
+        1,
+        within(1, 8),
+        "f: each image holds f x f pictures, which students see enlarged, each with the label of "
+        "its image (paper: 1).",
     ),
     "initial_images": Field(
         "correct",

@@ -163,7 +163,18 @@ def _list_phases(values):
     return [p for p in ("representation", "classifier") if values[f"trajectory.{p}.loss_weight"]]
 
 
+def check_partition(values: Mapping[str, Any], section: str) -> None:
+    """Raises UserError where images cannot be cut into as many equal pictures as a family asks."""
+    factor, side = values[f"{section}.partition"], values["data.image_size"]
+    if side % factor:
+        raise UserError(
+            f"--config.{section}.partition={factor} cuts every image into {factor} x {factor} "
+            f"equal pictures: set --config.data.image_size={side} to a multiple of {factor}"
+        )
+
+
 def _check_trajectory(values: Mapping[str, Any]) -> None:
+    check_partition(values, "trajectory")
     phases = _list_phases(values)
     if not phases:
         raise UserError(

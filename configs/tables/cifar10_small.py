@@ -15,7 +15,8 @@ Experts learn at twice the published rate, so that one epoch here is two of thei
 take a quarter of the published steps at four times the published first step size; that of methods
 that match all parameters without class weights is DATM's, 0.01 (`neither` has that of `dam`).
 `dam_mean_one` and `dam_ed_mean_one` are `dam` and `dam_ed` with class weights of mean one, our
-variant, which was better on these data and worse on the digits (docs/results).
+variant, which was better on these data and worse on the digits (docs/results);
+`dam_ed_partition` is the second with four smaller pictures in every image, as IDM and DREAM have.
 `dam_classifier_labels` and `neither` have the start of `dam_ed`, the labels of classifier experts.
 With `ed` and `dam_ed` they are the four of an ablation: with class weights, with backbone and
 classifier apart, with both, and with neither, which is the matching of DATM and all else of `dam`.
@@ -84,6 +85,11 @@ _CLASSIFIER_LABELS = {"trajectory.label_experts": "classifier"}
 _VARIANTS = {
     "dam_mean_one": ("dam", "DAM only, class weights of mean one", _MEAN_ONE),
     "dam_ed_mean_one": ("dam_ed", "DAM + ED, class weights of mean one", _MEAN_ONE),
+    "dam_ed_partition": (
+        "dam_ed",
+        "DAM + ED, class weights of mean one, four pictures an image",
+        _MEAN_ONE | {"trajectory.partition": 2},
+    ),
     "dam_ed_two_pass": (
         "dam_ed",
         "DAM + ED, two-pass gradient",

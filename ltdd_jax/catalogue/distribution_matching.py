@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ltdd_jax import families
+from ltdd_jax import families, validation
 from ltdd_jax.errors import UserError
 from ltdd_jax.presets import Preset
 from ltdd_jax.rules import MOMENTUM, POSITIVE, Field, at_least, one_of, within
@@ -62,17 +62,13 @@ SETTINGS = {
 
 def check(values: Mapping[str, Any]) -> None:
     """Combinations that need no data."""
-    factor, side = values[f"{_SECTION}.partition"], values["data.image_size"]
+    factor = values[f"{_SECTION}.partition"]
     if factor > 1 and values[f"{_SECTION}.networks"] == "fresh":
         raise UserError(
             f"--config.{_SECTION}.partition={factor} is read with "
             f"--config.{_SECTION}.networks=queue only: set that, or partition=1"
         )
-    if side % factor:
-        raise UserError(
-            f"--config.{_SECTION}.partition={factor} cuts every image into {factor} x {factor} "
-            f"equal pictures: set --config.data.image_size={side} to a multiple of {factor}"
-        )
+    validation.check_partition(values, _SECTION)
     first, most = values[f"{_SECTION}.initial_networks"], values[f"{_SECTION}.queue_size"]
     if first > most:
         raise UserError(

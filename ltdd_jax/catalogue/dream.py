@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ltdd_jax import families, fields
-from ltdd_jax.errors import UserError
+from ltdd_jax import families, fields, validation
 from ltdd_jax.presets import Preset
 from ltdd_jax.rules import MOMENTUM, POSITIVE, Field, at_least, within
 
@@ -52,12 +51,7 @@ SETTINGS = {
 
 def check(values: Mapping[str, Any]) -> None:
     """Combinations that need no data."""
-    factor, side = values["dream.partition"], values["data.image_size"]
-    if side % factor:
-        raise UserError(
-            f"--config.dream.partition={factor} cuts every image into {factor} x {factor} equal "
-            f"pictures: set --config.data.image_size={side} to a multiple of {factor}"
-        )
+    validation.check_partition(values, "dream")
 
 
 families.register(

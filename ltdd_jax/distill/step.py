@@ -10,6 +10,7 @@ import optax
 
 from ltdd_jax import losses, training
 from ltdd_jax.data import batches as batching
+from ltdd_jax.data import mosaic
 from ltdd_jax.distill import matching, student
 from ltdd_jax.distill.state import DistillState
 from ltdd_jax.nets import Network
@@ -177,6 +178,7 @@ def make_distill_step(
     skip_threshold: float = 0.0,
     mean_decay: float = 0.0,
     target_labels: bool = False,
+    partition: int = 1,
     num_pairs: int = 1,
     map_pairs: Callable = training.vectorize,
 ) -> Callable[[DistillState, Sequence[ExpertPair]], tuple[DistillState, dict[str, jax.Array]]]:
@@ -194,6 +196,8 @@ def make_distill_step(
         2023); 0 keeps none.
       target_labels: the labels of an iteration are the target snapshot's predictions of the
         images, without augmentation (TESLA's option); needs one phase that matches all.
+      partition: f; each image holds f x f pictures, which students see enlarged, each with the
+        label of its image.
       num_pairs: expert pairs per phase and iteration whose gradients are averaged; the paper
         has 1.
       map_pairs: (function, in_axes) -> function over a leading axis of pairs; replace it to
@@ -204,7 +208,7 @@ def make_distill_step(
       unless that is 1. The metrics are float32 scalars.
     """
 
-    objective = _make_objective(network, phases, augment, gradient, target_labels)
+    objective = _make_objective(network, phases, augment, gradient, target_labels, partition)
     gradient_fn = jax.value_and_grad(objective, has_aux=True)
 
     def average_gradient(synthetic, key, pairs):
@@ -236,11 +240,16 @@ def make_distill_step(
     return step
 
 
-def _make_objective(network, phases, augment, gradient, target_labels):
+def _make_objective(network, phases, augment, gradient, target_labels, partition):
     """(synthetic set, key, one pair per phase) -> (weighted sum of losses, loss of each phase)."""
 
     def objective(synthetic, key, pairs):
         total, parts = 0.0, {}
+        if partition > 1:
+            synthetic = synthetic.replace(
+                images=mosaic.expand(synthetic.images, partition),
+                label_logits=mosaic.repeat_labels(synthetic.label_logits, partition),
+            )
         if target_labels:
             images = jax.lax.stop_gradient(synthetic.images)
             synthetic = synthetic.replace(label_logits=network.apply(pairs[0].target, images))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltdd_jax import losses
+from ltdd_jax.data import mosaic
 from ltdd_jax.distill import initialize, matching, method, sampling
 from ltdd_jax.distill import state as states
 from ltdd_jax.distill import step as steps
@@ -37,11 +38,12 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
 
     Args:
       task: data, network and experts.
-      ipc: synthetic images per class.
+      ipc: synthetic images per class, each of which holds partition x partition pictures.
       **settings: the fields of the config's section `trajectory`; the phases are mappings.
 
     Raises:
-      UserError: the network carries statistics, which no step of a student's SGD moves.
+      UserError: the network carries statistics, which no step of a student's SGD moves; images
+        that cannot be cut up.
     """
     if task.network.has_statistics:
         raise UserError(
@@ -49,6 +51,8 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
             "statistics are not moved by gradients: set --config.net.name to one without, such as "
             "convnet, or choose a method that needs no experts"
         )
+    factor = settings["partition"]
+    mosaic.check_sides(task.image_shape, factor, "trajectory.partition")
     phases = make_phases(settings, task.class_counts)
     soft = settings["labels"] == "soft"
     tx = _make_optimizer(settings, soft)
@@ -62,6 +66,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         skip_threshold=settings["skip_threshold"],
         mean_decay=decay,
         target_labels=settings["labels"] == "target",
+        partition=factor,
         num_pairs=settings["pairs_per_iteration"],
         map_pairs=task.map_pairs,
     )
@@ -78,6 +83,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         labels=np.repeat(np.arange(task.num_classes, dtype=np.int32), ipc),
         num_iterations=settings["num_iterations"],
         experts=list_experts(settings),
+        partition=factor,
         limits=_LIMITS,
         remedy=_REMEDY,
         bytes=estimate_bytes(task, phases, ipc, settings),
@@ -186,16 +192,23 @@ def make_start(task: method.Task, ipc: int, settings: Mapping[str, Any]) -> Synt
     Where no expert that is asked gets any image of a class right, the class is noise with uniform
     labels for LTDD (`scanned_experts` "first"). DATM ("all") asks on without end; here, our choice,
     such a class is real images with the class as their label.
+
+    Where an image holds several pictures, these are chosen like the images of a larger set and made
+    smaller; its label is the mean of their logits, which experts give to the whole pictures.
     """
     order_key, noise_key, expert_key = jax.random.split(task.stream("initialize"), 3)
-    apply = jax.jit(task.network.apply)
+    apply, factor = jax.jit(task.network.apply), settings["partition"]
     labels = np.repeat(np.arange(task.num_classes), ipc)
+    labels = np.asarray(mosaic.repeat_labels(labels, factor))  # of the pictures, as all below
 
     def logits(expert, images):
         params = task.snapshot(settings["label_experts"], expert, -1)
         return method.predict_in_blocks(apply, params, images)
 
-    rows, unknown = _choose_rows(task, ipc, settings, order_key, logits)
+    rows, unknown = (
+        _order_as_cells(chosen, task.num_classes, factor)
+        for chosen in _choose_rows(task, factor**2 * ipc, settings, order_key, logits)
+    )
     images = initialize.fill_images(noise_key, rows, task.images)
     hard = losses.hard_label_logits(labels, task.num_classes)
     if settings["labels"] != "soft":
@@ -207,11 +220,19 @@ def make_start(task: method.Task, ipc: int, settings: Mapping[str, Any]) -> Synt
     else:
         one = int(jax.random.randint(expert_key, (), 0, task.num_experts))
         label_logits = logits(one, images)
+    if factor > 1:
+        images = np.asarray(mosaic.assemble(mosaic.shrink(images, factor, "linear"), factor))
+        label_logits = label_logits.reshape(factor**2, -1, task.num_classes).mean(axis=0)
     return SyntheticSet(
         images=jnp.asarray(images),
         label_logits=jnp.asarray(label_logits),
         step_size=jnp.float32(settings["initial_step_size"]),
     )
+
+
+def _order_as_cells(values, num_classes, factor):
+    """Class-major values of all pictures in the order of their cells: all first ones, ..."""
+    return values.reshape(num_classes, factor**2, -1).swapaxes(0, 1).reshape(-1)
 
 
 def _choose_rows(task, ipc, settings, key, logits):
@@ -240,18 +261,24 @@ def _choose_rows(task, ipc, settings, key, logits):
 def estimate_bytes(task: method.Task, phases, ipc: int, settings: Mapping[str, Any]) -> int:
     """Memory of one outer iteration: stored parameters of the longer unroll and one step."""
     sizes, pixels = task.network.sizes, int(np.prod(task.image_shape))
-    rows = min(settings["batch_size"], ipc * task.num_classes)
+    rows = _count_batch(task, ipc, settings)
     num_steps = max(phase.student_steps for phase in phases)
     step_bytes = 4 * rows * (_MAPS_PER_STEP * sizes.sum_maps + _AUGMENTED * pixels)
     if settings["gradient"] == "autodiff":
         step_bytes *= num_steps
-    images = _COPIES * 4 * ipc * task.num_classes * pixels
+    seen = settings["partition"] ** 2 if settings["partition"] > 1 else 0  # enlarged, and back
+    images = (_COPIES + 2 * seen) * 4 * ipc * task.num_classes * pixels
     stored = 4 * sizes.num_parameters * num_steps * settings["num_shards"]
     return int(step_bytes + stored + images)
 
 
 def estimate_flops(task: method.Task, phases, ipc: int, settings: Mapping[str, Any]) -> float:
     """Of one outer iteration: every step and its adjoint cost nine forward passes."""
-    rows = min(settings["batch_size"], ipc * task.num_classes)
+    rows = _count_batch(task, ipc, settings)
     num_steps = sum(phase.student_steps for phase in phases) * settings["pairs_per_iteration"]
     return float(_STEP_FORWARDS * num_steps * rows * task.network.sizes.flops)
+
+
+def _count_batch(task, ipc, settings):
+    """Pictures in a batch of a student."""
+    return min(settings["batch_size"], settings["partition"] ** 2 * ipc * task.num_classes)

@@ -16,7 +16,7 @@ _CUT = tuple(map(files.temporary_name, (_RECORD, lock.NAME)))  # what a killed f
 # Fields that sets made earlier do not have -> what these were made with.
 _LATER = {
     "selection": {"embedding": "expert"},
-    "trajectory": {"class_weight_scale": "frequency", "scanned_experts": "first"},
+    "trajectory": {"class_weight_scale": "frequency", "scanned_experts": "first", "partition": 1},
 }
 
 

@@ -143,7 +143,7 @@ def _warn_of_small_classes(config, train):
     elif of_method.get("initial_images") == "noise":
         return
     counts, kind = train.class_counts(), "training images"
-    factor = of_method.get("partition", 1)  # images of IDM and DREAM hold f x f pictures
+    factor = of_method.get("partition", 1)  # an image may hold f x f pictures
     wanted, asked = config.distill.ipc * factor**2, f"--config.distill.ipc={config.distill.ipc}"
     repeated = "the first synthetic images of these classes are repeated"
     if factor > 1:
