@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ltdd_jax import method_budgets
+from ltdd_jax import method_budgets, presets
 from ltdd_jax.choices import Choice, Settings
 
 BUDGETS = {"quick": 3.0, "standard": 30.0, "thorough": 240.0}  # minutes on the machine at hand
@@ -77,7 +77,7 @@ def choose_settings(
             work += total["experts"]
         settings.add(method_budgets.CHOOSERS[method](work, class_counts, settings))
     else:
-        work, rows = total["distill"], ipc * num_classes
+        work, rows = total["distill"], ipc * num_classes * _count_pictures(settings)
         settings.add(_choose_distillation(work, budget, rows, phases, settings))
     work, rows = total["evaluate"], ipc * num_classes
     settings.add(_choose_evaluation(work, budget, rows, num_rows, num_teachers, settings))
@@ -291,13 +291,21 @@ def _count_evaluation(rows, num_rows, num_teachers, settings):
 
     def count_small(of_one, block, compared):
         kinds = _find_small_sets(block, settings)
-        return count(of_one, len(kinds), compared if "random_real" in kinds else 0)
+        is_random = "random_real" in kinds
+        shown = (len(kinds) - is_random) * _count_pictures(settings) + is_random
+        return count(of_one, shown, compared if is_random else 0)
 
     return (
         count_small(3 * seeds * rows, "i", common),
         count(3 * num_rows, seeds, of_whole) if is_whole else (0, 0),
         count_small(seeds * rows * of_view, "ii", taught),
     )
+
+
+def _count_pictures(settings):
+    """Smaller pictures that students see in place of an image of the set; 1 for most methods."""
+    section = presets.PRESETS[settings["distill.method"]].section
+    return settings.get(f"{section}.partition", 1) ** 2
 
 
 def _find_small_sets(block, settings):

@@ -312,6 +312,23 @@ def test_rows_that_are_left_out_take_no_time():
     assert same == {EPOCHS: whole[WHOLE]}, "whose epochs those of the whole training set are"
 
 
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [("dam_ed", "trajectory.partition"), ("idm", "distribution_matching.partition")],
+)
+def test_pictures_that_images_hold_are_counted(method, field):
+    """Breaks when students of four pictures an image are given time for the images alone."""
+
+    def choose_epochs(*kinds, factor):
+        given = {RATES: (0.01,), field: factor}
+        return choose_rows(*kinds, method=method, given=given)[EPOCHS]
+
+    one, four = (choose_epochs("distilled", factor=factor) for factor in (1, 2))
+    assert four == pytest.approx(one / 4, abs=1)
+    with_random = choose_epochs("distilled", "random_real", factor=2)
+    assert with_random == pytest.approx(one / 5, abs=1), "whose images hold one"
+
+
 def test_rates_are_compared_where_random_real_images_are_trained_on():
     """Breaks when a comparison is counted that no row takes its rate of, or one is not."""
     several = (0.005, 0.01, 0.02, 0.05, 0.1)

@@ -229,6 +229,11 @@ def test_impossible_settings_are_refused_with_one_sentence(name):
         ("datm", {"trajectory.representation.min_start_epoch": 4}, "leaves no start epoch"),
         ("dam_ed", {"trajectory.classifier.matched": "all"}, "only the classifier moves"),
         ("dam_ed", {"trajectory.labels": "target"}, "as the preset tesla has them"),
+        (
+            "dam_ed",
+            {"trajectory.partition": 2, "data.image_size": 33},
+            r"trajectory\.partition=2 .* image_size=33 to a multiple of 2",
+        ),
         ("tesla", {"trajectory.representation.loss_weight": 0.0}, "nothing is matched"),
         ("dm", {"distribution_matching.partition": 2}, "networks=queue only"),
         ("idm", {"data.image_size": 33}, "image_size=33 to a multiple of 2"),

@@ -11,19 +11,9 @@ import pytest
 from ltdd_jax import losses, nets, training
 from ltdd_jax.distill import matching, state, step, student
 from ltdd_jax.types import SyntheticSet
-from tests.distill import golden_matching
+from tests.distill import golden_matching, iterations
 from tests.golden_files import relative_error
 from tests.reference import torch_layout
-
-NUM_CLASSES, NUM_IMAGES = 3, 6
-RATES = dict(
-    image_lr=0.5,
-    image_momentum=0.5,
-    label_lr=0.3,
-    label_momentum=0.9,
-    step_size_lr=1e-3,
-    step_size_momentum=0.5,
-)
 
 
 @pytest.mark.golden
@@ -96,57 +86,6 @@ def _cosine(a, b):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
-def _network():
-    return nets.build("convnet", image_shape=(4, 4, 1), num_classes=NUM_CLASSES, width=3, depth=1)
-
-
-def _phases(num_steps=2, batch_size=100, loss_weights=(0.5, 2.0)):
-    """The paper's two phases; full batches unless said otherwise."""
-    common = dict(student_steps=num_steps, batch_size=batch_size)
-    return (
-        step.Phase(
-            "representation",
-            "all",
-            "backbone",
-            loss_weight=loss_weights[0],
-            class_weights=(0.6, 0.3, 0.1),
-            **common,
-        ),
-        step.Phase("classifier", "classifier", "classifier", loss_weight=loss_weights[1], **common),
-    )
-
-
-def _pairs(seed=0):
-    network = _network()
-    pairs = []
-    for phase, key in zip(_phases(), jax.random.split(jax.random.key(seed)), strict=True):
-        start, target = (network.init(k) for k in jax.random.split(key))
-        pairs.append(
-            step.ExpertPair(start=start, target=matching.select_part(target, phase.matched))
-        )
-    return tuple(pairs)
-
-
-def _synthetic(seed=0):
-    keys = jax.random.split(jax.random.key(seed))
-    return SyntheticSet(
-        images=jax.random.normal(keys[0], (NUM_IMAGES, 4, 4, 1)),
-        label_logits=jax.random.normal(keys[1], (NUM_IMAGES, NUM_CLASSES)),
-        step_size=jnp.float32(0.3),
-    )
-
-
-def _jitter(key, images):
-    """A cheap augmentation with one random number per image."""
-    return images * jax.random.uniform(key, (len(images), 1, 1, 1), minval=0.5)
-
-
-def _make(phases, augment=_jitter, **options):
-    tx = state.make_outer_optimizer(**RATES)
-    made = step.make_distill_step(_network(), phases, tx, augment, **options)
-    return made, lambda seed=0: state.init_state(jax.random.key(seed), _synthetic(), tx)
-
-
 def _plain(tree):
     """Leaves as NumPy arrays, keys as their data."""
     return [
@@ -162,7 +101,7 @@ def _assert_equal(a, b):
 
 def _matching_losses(synthetic, pairs, num_steps):
     """Both phases with full batches and no augmentation, written out."""
-    network = _network()
+    network = iterations.make_network()
     weights = jnp.array([0.6, 0.3, 0.1])
 
     def representation(params):
@@ -200,7 +139,7 @@ def test_two_iterations_equal_the_method_written_out():
     Breaks when a λ is lost, the second phase sees an updated set, a part is mixed up, or a
     momentum acts on the wrong variable.
     """
-    made, init = _make(_phases(), augment=lambda key, images: images)
+    made, init = iterations.make_step(iterations.make_phases(), augment=lambda key, images: images)
     run, current = jax.jit(made), init()
 
     @jax.jit
@@ -216,7 +155,7 @@ def test_two_iterations_equal_the_method_written_out():
     momenta = SyntheticSet(images=0.5, label_logits=0.9, step_size=0.5)
     rates = SyntheticSet(images=0.5, label_logits=0.3, step_size=1e-3)
     for seed in range(2):
-        pairs = _pairs(seed)
+        pairs = iterations.make_pairs(seed)
         (total, parts), grads = objective(expected, pairs)
         current, metrics = run(current, pairs)
         for name, value in zip(
@@ -244,8 +183,8 @@ def test_iteration_depends_on_state_alone():
 
     Breaks when a resumed run would not repeat the one that was interrupted.
     """
-    made, init = _make(_phases(batch_size=4))
-    run, pairs = jax.jit(made), _pairs()
+    made, init = iterations.make_step(iterations.make_phases(batch_size=4))
+    run, pairs = jax.jit(made), iterations.make_pairs()
     first, _ = run(init(), pairs)
     _assert_equal(first, run(init(), pairs)[0])
     for other in (init(seed=1), init().replace(step=jnp.int32(1))):
@@ -263,20 +202,24 @@ def test_phases_draw_different_rows():
         )
         return images
 
-    tx = state.make_outer_optimizer(**RATES)
-    made = step.make_distill_step(_network(), _phases(), tx, record, gradient="two_pass")
-    jax.jit(made)(state.init_state(jax.random.key(0), _synthetic(), tx), _pairs())
+    tx = state.make_outer_optimizer(**iterations.RATES)
+    made = step.make_distill_step(
+        iterations.make_network(), iterations.make_phases(), tx, record, gradient="two_pass"
+    )
+    jax.jit(made)(
+        state.init_state(jax.random.key(0), iterations.make_set(), tx), iterations.make_pairs()
+    )
     jax.effects_barrier()
     assert len(set(drawn)) == 4  # 2 phases of 2 steps
 
 
 def test_second_call_compiles_nothing():
-    made, init = _make(_phases())
+    made, init = iterations.make_step(iterations.make_phases())
     chex.clear_trace_counter()
     run = jax.jit(chex.assert_max_traces(made, n=1))
     current = init()
     for seed in range(3):
-        current, _ = run(current, _pairs(seed))
+        current, _ = run(current, iterations.make_pairs(seed))
 
 
 def test_threshold_skips_the_whole_update():
@@ -284,15 +227,15 @@ def test_threshold_skips_the_whole_update():
 
     Breaks when the weighted sum or one phase alone is compared, or the momentum moves on.
     """
-    phases, pairs = _phases(loss_weights=(1e-3, 1e-3)), _pairs()
-    made, init = _make(phases)
+    phases, pairs = iterations.make_phases(loss_weights=(1e-3, 1e-3)), iterations.make_pairs()
+    made, init = iterations.make_step(phases)
     plain, metrics = jax.jit(made)(init(), pairs)
     lower, upper = sorted(float(metrics[f"{phase.name}_loss"]) for phase in phases)
     for threshold, expected in (
         (upper + 1e-3, plain),
         (lower + 0.9 * (upper - lower), init().replace(step=jnp.int32(1))),
     ):
-        made, init = _make(phases, skip_threshold=threshold)
+        made, init = iterations.make_step(phases, skip_threshold=threshold)
         done, found = jax.jit(made)(init(), pairs)
         chex.assert_trees_all_close(found["loss"], metrics["loss"], rtol=1e-6)
         if expected is plain:
@@ -304,9 +247,9 @@ def test_threshold_skips_the_whole_update():
 
 
 def test_a_pair_for_every_phase_is_required():
-    made, init = _make(_phases())
+    made, init = iterations.make_step(iterations.make_phases())
     with pytest.raises(ValueError, match="zip"):
-        made(init(), _pairs()[:1])
+        made(init(), iterations.make_pairs()[:1])
 
 
 def _stack(trees):
@@ -318,8 +261,8 @@ def test_block_equals_single_iterations_and_ignores_inactive_ones():
 
     Breaks when an inactive iteration counts, moves momentum, or draws a key.
     """
-    made, init = _make(_phases(batch_size=4))
-    pairs = [_pairs(seed) for seed in range(5)]
+    made, init = iterations.make_step(iterations.make_phases(batch_size=4))
+    pairs = [iterations.make_pairs(seed) for seed in range(5)]
     single, singles = init(), []
     run = jax.jit(made)
     for pair in pairs[:3]:
@@ -352,11 +295,11 @@ def test_gradients_of_several_pairs_are_averaged(lanes):
     Breaks when gradients are summed, or the pairs of a phase are mixed with those of another.
     """
     identity = {"augment": lambda key, images: images}
-    made, init = _make(_phases(), **identity)
-    run, every = jax.jit(made), [_pairs(seed) for seed in range(3)]
+    made, init = iterations.make_step(iterations.make_phases(), **identity)
+    run, every = jax.jit(made), [iterations.make_pairs(seed) for seed in range(3)]
     singles = [run(init(), pairs) for pairs in every]
-    made, init = _make(
-        _phases(),
+    made, init = iterations.make_step(
+        iterations.make_phases(),
         num_pairs=3,
         map_pairs=functools.partial(training.vectorize, lanes=lanes),
         **identity,
@@ -373,10 +316,10 @@ def test_gradients_of_several_pairs_are_averaged(lanes):
 
 def test_pairs_of_one_iteration_draw_different_rows_and_augmentation():
     """Two copies of one pair; breaks when all pairs share the key of the iteration."""
-    single, init = _make(_phases(batch_size=4))
-    made, _ = _make(_phases(batch_size=4), num_pairs=2)
-    one, _ = jax.jit(single)(init(), _pairs())
-    done, _ = jax.jit(made)(init(), _stack([_pairs()] * 2))
+    single, init = iterations.make_step(iterations.make_phases(batch_size=4))
+    made, _ = iterations.make_step(iterations.make_phases(batch_size=4), num_pairs=2)
+    one, _ = jax.jit(single)(init(), iterations.make_pairs())
+    done, _ = jax.jit(made)(init(), _stack([iterations.make_pairs()] * 2))
     assert np.abs(done.synthetic.images - one.synthetic.images).max() > 1e-3
 
 
@@ -385,11 +328,11 @@ def test_temporaries_grow_by_copies_of_the_set_alone():
     """Fixed minibatch, eight times the images; breaks when every student step keeps something for
     all images of the set, or computes with all of them. Two to three copies are needed.
     """
-    size = dict(image_shape=(8, 8, 3), num_classes=NUM_CLASSES)
+    size = dict(image_shape=(8, 8, 3), num_classes=iterations.NUM_CLASSES)
     network = nets.build("convnet", width=8, depth=1, **size)
-    tx = state.make_outer_optimizer(**RATES)
-    phases = _phases(num_steps=6, batch_size=4)
-    made = step.make_distill_step(network, phases, tx, _jitter)
+    tx = state.make_outer_optimizer(**iterations.RATES)
+    phases = iterations.make_phases(num_steps=6, batch_size=4)
+    made = step.make_distill_step(network, phases, tx, iterations.jitter)
     params = jax.eval_shape(network.init, jax.random.key(0))
     pairs = tuple(
         step.ExpertPair(start=params, target=matching.select_part(params, phase.matched))
@@ -400,7 +343,7 @@ def test_temporaries_grow_by_copies_of_the_set_alone():
         images = jax.ShapeDtypeStruct((num_images, *size["image_shape"]), jnp.float32)
         synthetic = SyntheticSet(
             images=images,
-            label_logits=jax.ShapeDtypeStruct((num_images, NUM_CLASSES), jnp.float32),
+            label_logits=jax.ShapeDtypeStruct((num_images, iterations.NUM_CLASSES), jnp.float32),
             step_size=jax.ShapeDtypeStruct((), jnp.float32),
         )
         start = jax.eval_shape(

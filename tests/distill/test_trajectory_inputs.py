@@ -257,6 +257,7 @@ def test_every_setting_of_the_step_arrives_at_it(options):
         "dam_ed", **fields, trajectory__gradient="two_pass", trajectory__skip_threshold=1.5,
         trajectory__image_ema=0.75, trajectory__pairs_per_iteration=2,
         trajectory__optimizer="adam", trajectory__schedule="cosine", trajectory__num_iterations=7,
+        trajectory__partition=2,
     )  # fmt: skip
     map_pairs = found.pop("map_pairs")
     assert map_pairs is tasks.make_task(side=4, width=1).map_pairs
@@ -265,7 +266,7 @@ def test_every_setting_of_the_step_arrives_at_it(options):
     assert found == expected | {
         "optimizer": "adam", "fall_steps": 7,
         "gradient": "two_pass", "skip_threshold": 1.5, "mean_decay": 0.75,
-        "target_labels": False, "num_pairs": 2,
+        "target_labels": False, "num_pairs": 2, "partition": 2,
     }  # fmt: skip
 
 

@@ -9,8 +9,29 @@ _CLUSTERS = "tests/distill/test_clusters.py"
 _DREAM = "tests/distill/test_dream.py"
 _BATCHES = "tests/distill/test_real_batches.py"
 _MOSAIC = "tests/data/test_mosaic.py"
+_PARTITION = "tests/distill/test_partition.py"
 
 MUTANTS = [
+    *of_file(
+        "ltdd_jax/distill/trajectory.py", _PARTITION,
+        ("pictures of an image come from several classes",
+         "values.reshape(num_classes, factor**2, -1).swapaxes(0, 1).reshape(-1)", "values",
+         "test_first_pictures_are_those_of_a_larger_set_and_share_the_mean_of_their_logits"),
+        ("labels are means of other pictures",
+         "label_logits.reshape(factor**2, -1, task.num_classes).mean(axis=0)",
+         "label_logits.reshape(-1, factor**2, task.num_classes).mean(axis=1)",
+         "test_first_pictures_are_those_of_a_larger_set_and_share_the_mean_of_their_logits"),
+        ("a batch of pictures is counted as images",
+         'settings["batch_size"], settings["partition"] ** 2 * ipc * task.num_classes',
+         'settings["batch_size"], ipc * task.num_classes',
+         "test_a_batch_of_pictures_is_counted"),
+    ),
+    *of_file(
+        "ltdd_jax/distill/step.py", _PARTITION,
+        ("students see images whole", "        if partition > 1:\n            synthetic",
+         "        if partition > 9:\n            synthetic",
+         "test_gradient_is_that_of_the_enlarged_pictures_pulled_back"),
+    ),
     *of_file(
         "ltdd_jax/distill/gradient_distance.py", _GRADIENT,
         ("gradients of vectors count", "if x.ndim > 1)", "if x.ndim > 0)",

@@ -196,6 +196,7 @@ def test_place_of_a_set_is_not_given_away_once_there_is_one(tmp_path):
         ("random", "selection", "embedding", "expert", "teacher"),
         ("dam_ed", "trajectory", "class_weight_scale", "frequency", "mean_one"),
         ("dam_ed", "trajectory", "scanned_experts", "first", "all"),
+        ("dam_ed", "trajectory", "partition", 1, 2),
     ],
 )
 def test_sets_made_before_there_was_a_field_are_found_again(
@@ -211,7 +212,7 @@ def test_sets_made_before_there_was_a_field_are_found_again(
     claims.claim_set(run.workspace, now)
     options = {"distill__method": method_name, f"{section}__{field}": other}
     changed = small_run.make_run(tmp_path, **options)
-    with pytest.raises(UserError, match=rf"{section}\.{field}: '{was}' -> '{other}'"):
+    with pytest.raises(UserError, match=rf"{section}\.{field}: {was!r} -> {other!r}"):
         claims.claim_set(changed.workspace, distill.identify(changed, method))
 
 
