@@ -194,7 +194,8 @@ def make_start(task: method.Task, ipc: int, settings: Mapping[str, Any]) -> Synt
     such a class is real images with the class as their label.
 
     Where an image holds several pictures, these are chosen like the images of a larger set and made
-    smaller; its label is the mean of their logits, which experts give to the whole pictures.
+    smaller, which takes noise nearer to 0; its label is the mean of their logits, which experts give
+    to the whole pictures.
     """
     order_key, noise_key, expert_key = jax.random.split(task.stream("initialize"), 3)
     apply, factor = jax.jit(task.network.apply), settings["partition"]
@@ -231,8 +232,12 @@ def make_start(task: method.Task, ipc: int, settings: Mapping[str, Any]) -> Synt
 
 
 def _order_as_cells(values, num_classes, factor):
-    """Class-major values of all pictures in the order of their cells: all first ones, ..."""
-    return values.reshape(num_classes, factor**2, -1).swapaxes(0, 1).reshape(-1)
+    """Class-major values of all pictures, in the order of their cells: all first ones, ...
+
+    An image holds consecutive ones, so that a class that repeats its few pictures shows different
+    ones in every image.
+    """
+    return values.reshape(num_classes, -1, factor**2).transpose(2, 0, 1).reshape(-1)
 
 
 def _choose_rows(task, ipc, settings, key, logits):

@@ -15,7 +15,7 @@ MUTANTS = [
     *of_file(
         "ltdd_jax/distill/trajectory.py", _PARTITION,
         ("pictures of an image come from several classes",
-         "values.reshape(num_classes, factor**2, -1).swapaxes(0, 1).reshape(-1)", "values",
+         "values.reshape(num_classes, -1, factor**2).transpose(2, 0, 1).reshape(-1)", "values",
          "test_first_pictures_are_those_of_a_larger_set_and_share_the_mean_of_their_logits"),
         ("labels are means of other pictures",
          "label_logits.reshape(factor**2, -1, task.num_classes).mean(axis=0)",
