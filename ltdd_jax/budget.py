@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ltdd_jax import method_budgets, presets
+from ltdd_jax import method_budgets
 from ltdd_jax.choices import Choice, Settings
 
 BUDGETS = {"quick": 3.0, "standard": 30.0, "thorough": 240.0}  # minutes on the machine at hand
@@ -39,6 +39,7 @@ def choose_settings(
     experts: Sequence[str],
     phases: Sequence[str],
     num_teachers: int,
+    pictures: int = 1,
     num_devices: int = 0,
 ) -> list[Choice]:
     """Chooses network, experts, teachers, distillation and evaluation for a budget.
@@ -54,6 +55,7 @@ def choose_settings(
       phases: those of an iteration with a loss weight, where the method matches trajectories.
       num_teachers: networks that the method, the labels or the evaluation ask, teachers and
         observers. Where neither these nor experts are asked the distillation has their time too.
+      pictures: that students see in place of each image of the set.
       num_devices: accelerators; 0 computes on the processor.
     """
     minutes, num_rows, num_classes = BUDGETS[budget], sum(class_counts), len(class_counts)
@@ -77,10 +79,11 @@ def choose_settings(
             work += total["experts"]
         settings.add(method_budgets.CHOOSERS[method](work, class_counts, settings))
     else:
-        work, rows = total["distill"], ipc * num_classes * _count_pictures(settings)
+        work, rows = total["distill"], ipc * num_classes * pictures
         settings.add(_choose_distillation(work, budget, rows, phases, settings))
     work, rows = total["evaluate"], ipc * num_classes
-    settings.add(_choose_evaluation(work, budget, rows, num_rows, num_teachers, settings))
+    asked = (rows, pictures, num_rows, num_teachers)
+    settings.add(_choose_evaluation(work, budget, asked, settings))
     return settings.chosen
 
 
@@ -225,19 +228,18 @@ def _choose_starts(phase, most, settings):
     ]
 
 
-def _choose_evaluation(work, budget, rows, num_rows, num_teachers, settings):
+def _choose_evaluation(work, budget, asked, settings):
     """Epochs of both blocks; one whose epochs are all fixed leaves the other what it does not take.
 
     Args:
       work: in forward passes of one image.
       budget: of `BUDGETS`.
-      rows: images of the distilled set.
-      num_rows: images of the training set.
-      num_teachers: that are asked about every view.
+      asked: images of the distilled set, pictures that each of them shows, images of the training
+        set, and teachers that are asked about every view.
       settings: so far.
     """
     most = {"quick": 200, "standard": 500, "thorough": 1000}[budget]
-    small, full, taught = _count_evaluation(rows, num_rows, num_teachers, settings)
+    small, full, taught = _count_evaluation(*asked, settings)
     is_alike = settings.is_fixed(_FULL) and not settings[_FULL]  # as many as on small sets
     asked = ((_OWN, small), (_OWN if is_alike else _FULL, full))
     common = [field for field, (of_one, _) in asked if of_one]
@@ -270,7 +272,7 @@ def _fit_common(work, most, small, full, settings):
     return own, min(own, max(5, _fit(of_full, full, own)))
 
 
-def _count_evaluation(rows, num_rows, num_teachers, settings):
+def _count_evaluation(rows, pictures, num_rows, num_teachers, settings):
     """(Passes for each epoch, those besides) of small sets, of the whole one, and of block (ii).
 
     Both are 0 where nothing of the kind is asked for.
@@ -292,7 +294,7 @@ def _count_evaluation(rows, num_rows, num_teachers, settings):
     def count_small(of_one, block, compared):
         kinds = _find_small_sets(block, settings)
         is_random = "random_real" in kinds
-        shown = (len(kinds) - is_random) * _count_pictures(settings) + is_random
+        shown = (len(kinds) - is_random) * pictures + is_random  # whose images show one
         return count(of_one, shown, compared if is_random else 0)
 
     return (
@@ -300,12 +302,6 @@ def _count_evaluation(rows, num_rows, num_teachers, settings):
         count(3 * num_rows, seeds, of_whole) if is_whole else (0, 0),
         count_small(seeds * rows * of_view, "ii", taught),
     )
-
-
-def _count_pictures(settings):
-    """Smaller pictures that students see in place of an image of the set; 1 for most methods."""
-    section = presets.PRESETS[settings["distill.method"]].section
-    return settings.get(f"{section}.partition", 1) ** 2
 
 
 def _find_small_sets(block, settings):

@@ -44,10 +44,6 @@ class Settings:
         """The user's value of a field that is fixed, otherwise `value`."""
         return self[field] if self.is_fixed(field) else value
 
-    def get(self, field: str, default: Any) -> Any:
-        """The value of a field, or `default` where the config has none of the name."""
-        return self[field] if field in self._current else default
-
     def __getitem__(self, field: str) -> Any:
         found = (choice.value for choice in self.chosen if choice.field == field)
         return next(found, self._current[field])

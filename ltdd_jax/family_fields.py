@@ -53,7 +53,8 @@ TRAJECTORY = {
     "batch_size": Field(
         500,
         at_least(1),
-        "Synthetic images per student step; more than there are means all of them (paper: 500).",
+        "Synthetic images per student step, or pictures where images hold several; more than there "
+        "are means all of them (paper: 500).",
     ),
     "partition": Field(
         1,

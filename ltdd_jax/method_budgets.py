@@ -45,8 +45,9 @@ def _choose_idm(work, class_counts, settings):
     names = ("trained_members", "training_steps", "training_batch_size")
     members, steps, batch = (settings[f"distribution_matching.{name}"] for name in names)
     trained = members * steps * min(batch, sum(class_counts))
+    pictures = settings["distribution_matching.partition"] ** 2
     return [
-        *_choose_distribution_matching(work, class_counts, settings, 4, trained),
+        *_choose_distribution_matching(work, class_counts, settings, pictures, trained),
         Choice("distribution_matching.queue_size", 20, "a fifth of what is published"),
     ]
 
@@ -54,7 +55,8 @@ def _choose_idm(work, class_counts, settings):
 def _choose_dream(work, class_counts, settings):
     """A hundred steps under each network, or as many as fit those that are fixed."""
     real = min(settings["dream.num_clusters"], max(class_counts))
-    made = min(settings["dream.decoded_batch_size"], 4 * settings["distill.ipc"])
+    pictures = settings["dream.partition"] ** 2
+    made = min(settings["dream.decoded_batch_size"], pictures * settings["distill.ipc"])
     trained = min(settings["dream.training_images"], sum(class_counts))
     of_one = len(class_counts) * (3 * real + _STEP_PASSES * made) + 3.1 * trained
     iterations = _fit(work, of_one, 20, 200_000)

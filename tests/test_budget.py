@@ -312,21 +312,17 @@ def test_rows_that_are_left_out_take_no_time():
     assert same == {EPOCHS: whole[WHOLE]}, "whose epochs those of the whole training set are"
 
 
-@pytest.mark.parametrize(
-    ("method", "field"),
-    [("dam_ed", "trajectory.partition"), ("idm", "distribution_matching.partition")],
-)
-def test_pictures_that_images_hold_are_counted(method, field):
+def test_pictures_that_images_hold_are_counted():
     """Breaks when students of four pictures an image are given time for the images alone."""
-
-    def choose_epochs(*kinds, factor):
-        given = {RATES: (0.01,), field: factor}
-        return choose_rows(*kinds, method=method, given=given)[EPOCHS]
-
-    one, four = (choose_epochs("distilled", factor=factor) for factor in (1, 2))
+    given = {RATES: (0.01,)}
+    one, four = (choose_rows("distilled", given=given, pictures=n)[EPOCHS] for n in (1, 4))
     assert four == pytest.approx(one / 4, abs=1)
-    with_random = choose_epochs("distilled", "random_real", factor=2)
-    assert with_random == pytest.approx(one / 5, abs=1), "whose images hold one"
+    random = choose_rows("distilled", "random_real", given=given, pictures=4)[EPOCHS]
+    assert random == pytest.approx(one / 5, abs=1), "whose images hold one"
+    few = {"distill.ipc": 10}
+    steps = [choose(*LARGE, given=few, num_devices=1, pictures=n) for n in (1, 4)]
+    steps = [found["trajectory.num_iterations"] for found in steps]
+    assert steps[1] == pytest.approx(steps[0] / 4, rel=0.02), "batches are of pictures"
 
 
 def test_rates_are_compared_where_random_real_images_are_trained_on():

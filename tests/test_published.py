@@ -57,6 +57,7 @@ COMMON = {
     "trajectory.step_size_momentum": 0.5,
     "trajectory.class_weight_offset": 0.0,
     "trajectory.class_weight_scale": "frequency",
+    "trajectory.partition": 1,
     "trajectory.scanned_experts": "first",
     "trajectory.skip_threshold": 0.0,
     "trajectory.experts_per_file": 10,

@@ -1,4 +1,4 @@
-"""Images that hold f x f smaller pictures each: made, cut up and enlarged (IDM, DREAM).
+"""Images that hold f x f smaller pictures each: made, cut up and enlarged.
 
 A picture is called a cell. Cells are counted row by row, and lists of them are cell-major: all
 first cells, then all second ones, as Zhao et al. (CVPR 2023, section 3.2) list theirs.

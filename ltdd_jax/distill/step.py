@@ -29,7 +29,8 @@ class Phase:
       moved: "all" or "classifier", what the student trains.
       matched: "all", "backbone" or "classifier", what is compared with the expert.
       student_steps: inner steps T.
-      batch_size: synthetic images per inner step; above S means all.
+      batch_size: synthetic images (pictures where they hold several) per inner step; above their
+        number means all.
       loss_weight: λ, factor of this phase in the outer loss.
       class_weights: w [K] of the inner loss, or None for the plain loss.
       num_shards: students that share a batch, each on its own path (docs/shards.md).
@@ -196,8 +197,7 @@ def make_distill_step(
         2023); 0 keeps none.
       target_labels: the labels of an iteration are the target snapshot's predictions of the
         images, without augmentation (TESLA's option); needs one phase that matches all.
-      partition: f; each image holds f x f pictures, which students see enlarged, each with the
-        label of its image.
+      partition: f; each image holds f x f pictures, which students see as images with its label.
       num_pairs: expert pairs per phase and iteration whose gradients are averaged; the paper
         has 1.
       map_pairs: (function, in_axes) -> function over a leading axis of pairs; replace it to

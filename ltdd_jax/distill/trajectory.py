@@ -30,6 +30,7 @@ _REMEDY = (
 _MAPS_PER_STEP = 6.7
 _AUGMENTED = 10  # copies of a batch's pictures while the derivative of the augmentation is taken
 _COPIES = 6  # of the synthetic images: themselves, momentum, gradient, its parts and updates
+_ENLARGED = 4  # of every picture of an image that holds several; the compiler's figures again
 _STEP_FORWARDS = 9  # passes of a student's step and its adjoint, in forward passes
 
 
@@ -193,9 +194,9 @@ def make_start(task: method.Task, ipc: int, settings: Mapping[str, Any]) -> Synt
     labels for LTDD (`scanned_experts` "first"). DATM ("all") asks on without end; here, our choice,
     such a class is real images with the class as their label.
 
-    Where an image holds several pictures, these are chosen like the images of a larger set and made
-    smaller, which takes noise nearer to 0; its label is the mean of their logits, which experts give
-    to the whole pictures.
+    Where an image holds several pictures, these are chosen like the images of a larger set and
+    made smaller, which takes noise nearer to 0; its label is the mean of their logits, which
+    experts give to the whole pictures.
     """
     order_key, noise_key, expert_key = jax.random.split(task.stream("initialize"), 3)
     apply, factor = jax.jit(task.network.apply), settings["partition"]
@@ -271,8 +272,8 @@ def estimate_bytes(task: method.Task, phases, ipc: int, settings: Mapping[str, A
     step_bytes = 4 * rows * (_MAPS_PER_STEP * sizes.sum_maps + _AUGMENTED * pixels)
     if settings["gradient"] == "autodiff":
         step_bytes *= num_steps
-    seen = settings["partition"] ** 2 if settings["partition"] > 1 else 0  # enlarged, and back
-    images = (_COPIES + 2 * seen) * 4 * ipc * task.num_classes * pixels
+    pictures = settings["partition"] ** 2 if settings["partition"] > 1 else 0
+    images = (_COPIES + _ENLARGED * pictures) * 4 * ipc * task.num_classes * pixels
     stored = 4 * sizes.num_parameters * num_steps * settings["num_shards"]
     return int(step_bytes + stored + images)
 

@@ -67,7 +67,8 @@ def identify(run: Run, method: Method) -> dict:
 def _map_pairs(run, function, in_axes):
     """`function` over expert pairs, spread over the devices; in turn where one fills them."""
     config, problem = run.config, run.problem
-    rows = min(config.trajectory.batch_size, config.distill.ipc * problem.num_classes)
+    pictures = config.trajectory.partition**2 * config.distill.ipc * problem.num_classes
+    rows = min(config.trajectory.batch_size, pictures)
     lanes = mesh.choose_lanes(rows * problem.network.sizes.largest_map)
     return mesh.spread(training.vectorize(function, in_axes, lanes), in_axes, _make_mesh(run))
 

@@ -95,8 +95,11 @@ def check_memory(run: Run, method: Method, stages: Sequence[str]) -> None:
     advice = f"lower {' or '.join(fields)}"
     if "distill" in stages:
         images = 24 * len(method.labels) * int(np.prod(run.problem.image_shape))
+        images *= method.partition**2  # about as many copies of the pictures that students see
         if images > needed / 2:
             advice = "lower --config.distill.ipc"
+            if method.partition > 1:
+                advice += f" or --config.{section}.partition"
         elif section == "trajectory" and run.config.trajectory.gradient == "autodiff":
             advice = f"take --config.trajectory.gradient=exact instead of autodiff, or {advice}"
     asked = teachers.needed_teachers(method)

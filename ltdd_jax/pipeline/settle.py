@@ -99,6 +99,7 @@ def _choose_for_budget(config, train, keep, machine):
         experts=_list_experts(config),
         phases=trajectory.list_phases(config.trajectory),
         num_teachers=count_teachers(config),
+        pictures=_count_cells(config) ** 2,
         **machine,
     )
     processes.say(f"a {config.budget} run{_describe_machine(machine)}; chosen settings:")
@@ -133,6 +134,11 @@ def _choose_whitening(config, train):
         processes.say(f"data.whiten = off, data.normalize = true ({reason})")
 
 
+def _count_cells(config):
+    """f, where each image of the set holds f x f pictures."""
+    return config[presets.PRESETS[config.distill.method].section].get("partition", 1)
+
+
 def _warn_of_small_classes(config, train):
     """Classes with fewer images, or crops of them, than synthetic ones, which then repeat them."""
     section = presets.PRESETS[config.distill.method].section
@@ -143,7 +149,7 @@ def _warn_of_small_classes(config, train):
     elif of_method.get("initial_images") == "noise":
         return
     counts, kind = train.class_counts(), "training images"
-    factor = of_method.get("partition", 1)  # an image may hold f x f pictures
+    factor = _count_cells(config)
     wanted, asked = config.distill.ipc * factor**2, f"--config.distill.ipc={config.distill.ipc}"
     repeated = "the first synthetic images of these classes are repeated"
     if factor > 1:

@@ -232,7 +232,7 @@ def test_impossible_settings_are_refused_with_one_sentence(name):
         (
             "dam_ed",
             {"trajectory.partition": 2, "data.image_size": 33},
-            r"trajectory\.partition=2 .* image_size=33 to a multiple of 2",
+            r"trajectory\.partition=2 .*image_size=33 to a multiple of 2",
         ),
         ("tesla", {"trajectory.representation.loss_weight": 0.0}, "nothing is matched"),
         ("dm", {"distribution_matching.partition": 2}, "networks=queue only"),

@@ -72,11 +72,12 @@ def test_crops_are_repeated_where_a_class_has_fewer_crops(capfd, name, ipc, look
     assert not shown or f"is more than the crops of {shown} synthetic images" in said
 
 
-@pytest.mark.parametrize("name", ["idm", "dream"])
+@pytest.mark.parametrize("name", ["idm", "dream", "dam_ed"])
 @pytest.mark.parametrize(("count", "shown"), [(20, ""), (19, "20 pictures of a class, is more")])
 def test_pictures_of_images_that_hold_several_are_counted(capfd, name, count, shown):
     """Breaks when a class with fewer pictures than the cells of its images goes unsaid."""
     config = tasks.make_config(name, distill__ipc=5)
+    config[presets.PRESETS[name].section].partition = 2
     settle.settle_config(config, make_set(30, count), frozenset())
     said = "".join(capfd.readouterr())
     assert ("warning" in said) == bool(shown)
