@@ -73,14 +73,13 @@ def count_row(run: Run, row: Row) -> float:
     epochs = protocols.count_epochs(row.block, row.num_epochs)
     rates = protocols.list_rates(run, row.block)
     is_compared = len(rates) > 1 and max(run.problem.class_counts) > 1  # or none can be held out
+    compared = 0
     if row.rate is None and not row.rate_of and is_compared:
         lanes = len(rates) * (settings.num_seeds if row.per_network else 1)
         at_once = min(settings.num_seeds, lanes)
         tuning_epochs = settings.tuning_epochs or row.num_epochs
         networks = -(-lanes // at_once) * at_once  # the last ones are padded
         compared = networks * protocols.count_epochs(row.block, tuning_epochs)
-    else:
-        compared = 0
     trained = settings.num_seeds * epochs + compared
     return trained * row.num_rows * _count_view(run, row.block, row.network)
 
