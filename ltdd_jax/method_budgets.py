@@ -34,10 +34,11 @@ def _choose_gradient_matching(work, class_counts, settings):
     ]
 
 
-def _choose_distribution_matching(work, class_counts, settings, pictures=1, trained=0):
-    section, ipc = "distribution_matching", settings["distill.ipc"]
+def _choose_distribution_matching(work, class_counts, settings, trained=0):
+    section = "distribution_matching"
+    seen = settings[f"{section}.partition"] ** 2 * settings["distill.ipc"]
     real = min(settings[f"{section}.batch_size"], max(class_counts))
-    of_one = len(class_counts) * (real + 3 * pictures * ipc) + 3 * trained
+    of_one = len(class_counts) * (real + 3 * seen) + 3 * trained
     return [Choice(f"{section}.num_iterations", _fit(work, of_one, 30, 20001), _FITS)]
 
 
@@ -45,9 +46,8 @@ def _choose_idm(work, class_counts, settings):
     names = ("trained_members", "training_steps", "training_batch_size")
     members, steps, batch = (settings[f"distribution_matching.{name}"] for name in names)
     trained = members * steps * min(batch, sum(class_counts))
-    pictures = settings["distribution_matching.partition"] ** 2
     return [
-        *_choose_distribution_matching(work, class_counts, settings, pictures, trained),
+        *_choose_distribution_matching(work, class_counts, settings, trained),
         Choice("distribution_matching.queue_size", 20, "a fifth of what is published"),
     ]
 

@@ -235,8 +235,7 @@ def make_start(task: method.Task, ipc: int, settings: Mapping[str, Any]) -> Synt
 def _order_as_cells(values, num_classes, factor):
     """Class-major values of all pictures, in the order of their cells: all first ones, ...
 
-    An image holds consecutive ones, so that a class that repeats its few pictures shows different
-    ones in every image.
+    An image holds consecutive ones, so that those within it differ where the class has enough.
     """
     return values.reshape(num_classes, -1, factor**2).transpose(2, 0, 1).reshape(-1)
 

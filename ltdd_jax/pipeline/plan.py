@@ -95,7 +95,8 @@ def check_memory(run: Run, method: Method, stages: Sequence[str]) -> None:
     advice = f"lower {' or '.join(fields)}"
     if "distill" in stages:
         images = 24 * len(method.labels) * int(np.prod(run.problem.image_shape))
-        images *= method.partition**2  # about as many copies of the pictures that students see
+        if section == "trajectory" and method.partition > 1:
+            images += images * 2 * method.partition**2 // 3  # the pictures enlarged
         if images > needed / 2:
             advice = "lower --config.distill.ipc"
             if method.partition > 1:

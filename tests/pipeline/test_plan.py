@@ -118,6 +118,22 @@ def test_only_the_stages_asked_for_are_counted(work, monkeypatch):
     assert plan.peak_bytes(run, bigger, ("experts",)) == plan.peak_bytes(run, method, ("experts",))
 
 
+def test_a_set_that_is_most_of_the_memory_is_made_smaller(work, monkeypatch):
+    """Breaks when enlarged pictures that fill the memory are answered with smaller batches."""
+    run, method = work
+    monkeypatch.setattr(plan.mesh, "free_memory", lambda: 0)
+    pixels = int(np.prod(run.problem.image_shape)) * len(method.labels)
+    of_images = dataclasses.replace(method, bytes=40 * pixels)
+    with pytest.raises(UserError, match=r"lower --config\.distill\.ipc$"):
+        plan.check_memory(run, of_images, ("distill",))
+    of_pictures = dataclasses.replace(method, bytes=160 * pixels)
+    with pytest.raises(UserError, match=r"lower --config\.trajectory\.batch_size"):
+        plan.check_memory(run, of_pictures, ("distill",))
+    several = dataclasses.replace(of_pictures, partition=2)
+    with pytest.raises(UserError, match=r"distill\.ipc or --config\.trajectory\.partition$"):
+        plan.check_memory(run, several, ("distill",))
+
+
 def test_evaluation_starts_without_room(tmp_path, monkeypatch):
     """Breaks when a set whose experts were deleted to make room cannot be evaluated."""
     monkeypatch.setattr(plan.files, "free_bytes", lambda path: 0)

@@ -84,6 +84,20 @@ def test_pictures_of_images_that_hold_several_are_counted(capfd, name, count, sh
     assert shown in said and (not shown or f"kind1 ({count}): pictures" in said)
 
 
+@pytest.mark.parametrize("name", ["dam_ed", "idm", "dream"])
+def test_a_budget_counts_the_pictures_that_images_hold(name):
+    """Breaks when students of four pictures an image are given time for the images alone."""
+    epochs = []
+    for factor in (1, 2):
+        rows = {"evaluation__rows": ("distilled",), "evaluation__blocks": ("i",)}
+        config = tasks.make_config(name, budget="quick", distill__ipc=200, **rows)
+        config[presets.PRESETS[name].section].partition = factor
+        fixed = frozenset({"distill.ipc", "evaluation.rows"})
+        settled = settle.settle_config(config, make_set(300, 250), fixed)
+        epochs.append(settled.evaluation.num_epochs)
+    assert epochs[1] < epochs[0]
+
+
 @pytest.mark.parametrize("embedding", ["expert", "teacher"])
 def test_a_budget_settles_teachers_where_a_selection_asks_one(capfd, embedding):
     """Breaks when a short run trains the published teacher, or one is settled for nothing."""
