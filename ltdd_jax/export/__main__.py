@@ -33,8 +33,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m ltdd_jax.e
     except Interrupted as stopped:
         print(f"stopped by {stopped}: nothing was written", file=sys.stderr)
         return stopped.exit_code
+    count = dataset.partition**2 * len(dataset.labels)  # pictures are written as images
     print(
-        f"{len(dataset.labels)} images of {dataset.num_classes} classes are in {folder}; its "
+        f"{count} images of {dataset.num_classes} classes are in {folder}; its "
         "README.md says how to load them"
     )
     return 0

@@ -42,6 +42,7 @@ def write_run(dataset, root, name=""):
         label_logits=dataset.label_logits,
         step_size=dataset.step_size,
         class_names=np.array(dataset.class_names),
+        partition=dataset.partition,
     )
     return root
 
@@ -204,11 +205,14 @@ def test_views_are_made_from_the_folder_alone(cutmix, dataset, tmp_path):
         np.testing.assert_allclose(found["make_view"](dataset.images, number), expected, atol=1e-5)
 
 
-def test_command_exports_the_named_set(dataset, tmp_path, capsys):
+@pytest.mark.parametrize(("partition", "count"), [(1, 4), (2, 16)])
+def test_command_exports_the_named_set(dataset, tmp_path, capsys, partition, count):
+    """Breaks when pictures that an image holds are not images of their own, or not counted so."""
+    dataset = dataclasses.replace(dataset, partition=partition)
     run = write_run(dataset, tmp_path / "run", "five")
     status = command.main([str(run), "--format=png", f"--out={tmp_path / 'out'}", "--set=five"])
-    assert status == 0 and "4 images of 2 classes are in" in capsys.readouterr().out
-    assert len(list((tmp_path / "out" / "images").glob("*/*.png"))) == 4
+    assert status == 0 and f"{count} images of 2 classes are in" in capsys.readouterr().out
+    assert len(list((tmp_path / "out" / "images").glob("*/*.png"))) == count
 
 
 def test_command_answers_a_mistake_with_one_line(dataset, tmp_path, capsys):
