@@ -81,9 +81,8 @@ def choose_settings(
     else:
         work, rows = total["distill"], ipc * num_classes * pictures
         settings.add(_choose_distillation(work, budget, rows, phases, settings))
-    work, rows = total["evaluate"], ipc * num_classes
-    counts = (rows, pictures, num_rows, num_teachers)
-    settings.add(_choose_evaluation(work, budget, counts, settings))
+    costs = _count_evaluation(ipc * num_classes, pictures, num_rows, num_teachers, settings)
+    settings.add(_choose_evaluation(total["evaluate"], budget, costs, settings))
     return settings.chosen
 
 
@@ -228,18 +227,17 @@ def _choose_starts(phase, most, settings):
     ]
 
 
-def _choose_evaluation(work, budget, counts, settings):
+def _choose_evaluation(work, budget, costs, settings):
     """Epochs of both blocks; one whose epochs are all fixed leaves the other what it does not take.
 
     Args:
       work: in forward passes of one image.
       budget: of `BUDGETS`.
-      counts: images of the distilled set, pictures that each of them shows, images of the training
-        set, and teachers that are asked about every view.
+      costs: of small sets, of the whole one and of block (ii), see `_count_evaluation`.
       settings: so far.
     """
     most = {"quick": 200, "standard": 500, "thorough": 1000}[budget]
-    small, full, taught = _count_evaluation(*counts, settings)
+    small, full, taught = costs
     is_alike = settings.is_fixed(_FULL) and not settings[_FULL]  # as many as on small sets
     asked = ((_OWN, small), (_OWN if is_alike else _FULL, full))
     common = [field for field, (of_one, _) in asked if of_one]
