@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m ltdd_jax.e
     args = make_parser(program).parse_args(argv)
     try:
         with _raise_at_signals():
-            dataset = load_dataset(args.directory, args.set)
+            dataset = load_dataset(args.directory, args.set).expand()
             folder = export.export_dataset(dataset, args.format, args.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -33,9 +33,8 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m ltdd_jax.e
     except Interrupted as stopped:
         print(f"stopped by {stopped}: nothing was written", file=sys.stderr)
         return stopped.exit_code
-    count = dataset.partition**2 * len(dataset.labels)  # pictures are written as images
     print(
-        f"{count} images of {dataset.num_classes} classes are in {folder}; its "
+        f"{len(dataset.labels)} images of {dataset.num_classes} classes are in {folder}; its "
         "README.md says how to load them"
     )
     return 0
