@@ -82,6 +82,21 @@ def map_cells(
     return np.asarray(assemble(small.astype(found.dtype), factor))
 
 
+def pack(pictures: np.ndarray, factor: int) -> np.ndarray:
+    """Images that hold f x f of the given pictures each, made smaller bilinearly.
+
+    Args:
+      pictures: float32 [f²·S, H, W, C], cell-major.
+      factor: f; 1 leaves them as they are.
+
+    Returns:
+      float32 [S, H, W, C].
+    """
+    if factor == 1:
+        return pictures
+    return np.asarray(assemble(shrink(pictures, factor, "linear"), factor))
+
+
 def shrink(images: np.ndarray, factor: int, kind: str) -> np.ndarray:
     """Images of the size of a cell, NumPy float32 [N, H/f, W/f, C].
 

@@ -70,8 +70,7 @@ def make_start(
             ]
         )
     images = initialize.fill_images(noise_key, rows.reshape(-1), task.images)
-    if partition > 1:
-        images = np.asarray(mosaic.assemble(mosaic.shrink(images, partition, "linear"), partition))
+    images = mosaic.pack(images, partition)
     return make_hard_set(images, labels, task.num_classes, step_size)
 
 

@@ -106,6 +106,7 @@ class Method:
       limits: metric -> magnitude above which the run has exploded.
       remedy: what to change when it has, as part of a sentence.
       bytes: estimate of the memory of one step.
+      image_copies: of the images of the set, in float32, that `bytes` counts.
       flops: estimate of the multiplications and additions of one step.
       summary: what it does, for the plan.
     """
@@ -124,6 +125,7 @@ class Method:
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     remedy: str = ""
     bytes: int = 0
+    image_copies: int = 6  # themselves, momentum, gradient, its parts and updates
     flops: float = 0.0
     summary: str = ""
 

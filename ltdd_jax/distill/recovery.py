@@ -91,6 +91,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         remedy=_REMEDY,
         bytes=max(o.network.sizes.training_bytes(batches.shape[1]) for o in observers)
         + 4 * _COPIES * labels.size * math.prod(task.image_shape),
+        image_copies=_COPIES,
         flops=_FORWARDS * batches.shape[1] * max(o.network.sizes.flops for o in observers),
         summary=f"{len(batches)} x {steps} steps on {batches.shape[1]} images, from "
         f"{settings['initial_images']}",

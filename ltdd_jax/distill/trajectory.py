@@ -88,6 +88,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         limits=_LIMITS,
         remedy=_REMEDY,
         bytes=estimate_bytes(task, phases, ipc, settings),
+        image_copies=_count_copies(factor),
         flops=estimate_flops(task, phases, ipc, settings),
         summary=" + ".join(str(phase.student_steps) for phase in phases)
         + f" student steps, {settings['gradient']} gradient",
@@ -222,11 +223,9 @@ def make_start(task: method.Task, ipc: int, settings: Mapping[str, Any]) -> Synt
     else:
         one = int(jax.random.randint(expert_key, (), 0, task.num_experts))
         label_logits = logits(one, images)
-    if factor > 1:
-        images = np.asarray(mosaic.assemble(mosaic.shrink(images, factor, "linear"), factor))
-        label_logits = label_logits.reshape(factor**2, -1, task.num_classes).mean(axis=0)
+    label_logits = label_logits.reshape(factor**2, -1, task.num_classes).mean(axis=0)
     return SyntheticSet(
-        images=jnp.asarray(images),
+        images=jnp.asarray(mosaic.pack(images, factor)),
         label_logits=jnp.asarray(label_logits),
         step_size=jnp.float32(settings["initial_step_size"]),
     )
@@ -266,24 +265,28 @@ def _choose_rows(task, ipc, settings, key, logits):
 def estimate_bytes(task: method.Task, phases, ipc: int, settings: Mapping[str, Any]) -> int:
     """Memory of one outer iteration: stored parameters of the longer unroll and one step."""
     sizes, pixels = task.network.sizes, int(np.prod(task.image_shape))
-    rows = _count_batch(task, ipc, settings)
+    rows = count_batch(ipc * task.num_classes, settings)
     num_steps = max(phase.student_steps for phase in phases)
     step_bytes = 4 * rows * (_MAPS_PER_STEP * sizes.sum_maps + _AUGMENTED * pixels)
     if settings["gradient"] == "autodiff":
         step_bytes *= num_steps
-    pictures = settings["partition"] ** 2 if settings["partition"] > 1 else 0
-    images = (_COPIES + _ENLARGED * pictures) * 4 * ipc * task.num_classes * pixels
+    images = _count_copies(settings["partition"]) * 4 * ipc * task.num_classes * pixels
     stored = 4 * sizes.num_parameters * num_steps * settings["num_shards"]
     return int(step_bytes + stored + images)
 
 
 def estimate_flops(task: method.Task, phases, ipc: int, settings: Mapping[str, Any]) -> float:
     """Of one outer iteration: every step and its adjoint cost nine forward passes."""
-    rows = _count_batch(task, ipc, settings)
+    rows = count_batch(ipc * task.num_classes, settings)
     num_steps = sum(phase.student_steps for phase in phases) * settings["pairs_per_iteration"]
     return float(_STEP_FORWARDS * num_steps * rows * task.network.sizes.flops)
 
 
-def _count_batch(task, ipc, settings):
-    """Pictures in a batch of a student."""
-    return min(settings["batch_size"], settings["partition"] ** 2 * ipc * task.num_classes)
+def count_batch(num_images: int, settings: Mapping[str, Any]) -> int:
+    """Pictures in a batch of a student, of a set of so many images."""
+    return min(settings["batch_size"], settings["partition"] ** 2 * num_images)
+
+
+def _count_copies(factor):
+    """Copies of the images of a set that an iteration holds, enlarged pictures among them."""
+    return _COPIES + (_ENLARGED * factor**2 if factor > 1 else 0)

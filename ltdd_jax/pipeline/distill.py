@@ -12,7 +12,7 @@ import numpy as np
 from ltdd_jax import config as configs
 from ltdd_jax import families, training
 from ltdd_jax.data import augment, normalize, streamed
-from ltdd_jax.distill import Method, Task
+from ltdd_jax.distill import Method, Task, trajectory
 from ltdd_jax.distill import step as steps
 from ltdd_jax.pipeline import artefacts, experts, health, live, loop, teachers
 from ltdd_jax.pipeline.run import Run
@@ -67,16 +67,15 @@ def identify(run: Run, method: Method) -> dict:
 def _map_pairs(run, function, in_axes):
     """`function` over expert pairs, spread over the devices; in turn where one fills them."""
     config, problem = run.config, run.problem
-    pictures = config.trajectory.partition**2 * config.distill.ipc * problem.num_classes
-    rows = min(config.trajectory.batch_size, pictures)
+    rows = trajectory.count_batch(config.distill.ipc * problem.num_classes, config.trajectory)
     lanes = mesh.choose_lanes(rows * problem.network.sizes.largest_map)
     return mesh.spread(training.vectorize(function, in_axes, lanes), in_axes, _make_mesh(run))
 
 
 def _make_mesh(run):
     """Devices that share the pairs of an iteration; one where a method has no pairs."""
-    trajectory = PRESETS[run.config.distill.method].section == "trajectory"
-    return mesh.make_mesh(run.config.trajectory.pairs_per_iteration if trajectory else 1, even=True)
+    has_pairs = PRESETS[run.config.distill.method].section == "trajectory"
+    return mesh.make_mesh(run.config.trajectory.pairs_per_iteration if has_pairs else 1, even=True)
 
 
 @dataclasses.dataclass

@@ -94,9 +94,8 @@ def check_memory(run: Run, method: Method, stages: Sequence[str]) -> None:
         fields = [f"--config.{section}.batch_size", *fields]
     advice = f"lower {' or '.join(fields)}"
     if "distill" in stages:
-        images = 24 * len(method.labels) * int(np.prod(run.problem.image_shape))
-        if section == "trajectory" and method.partition > 1:
-            images += images * 2 * method.partition**2 // 3  # the pictures enlarged
+        pixels = len(method.labels) * int(np.prod(run.problem.image_shape))
+        images = 4 * method.image_copies * pixels
         if images > needed / 2:
             advice = "lower --config.distill.ipc"
             if method.partition > 1:

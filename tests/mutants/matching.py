@@ -22,8 +22,8 @@ MUTANTS = [
          "label_logits.reshape(-1, factor**2, task.num_classes).mean(axis=1)",
          "test_first_pictures_are_those_of_a_larger_set_and_share_the_mean_of_their_logits"),
         ("a batch of pictures is counted as images",
-         'settings["batch_size"], settings["partition"] ** 2 * ipc * task.num_classes',
-         'settings["batch_size"], ipc * task.num_classes',
+         'settings["batch_size"], settings["partition"] ** 2 * num_images',
+         'settings["batch_size"], num_images',
          "test_a_batch_of_pictures_is_counted"),
     ),
     *of_file(

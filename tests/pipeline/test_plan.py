@@ -129,7 +129,7 @@ def test_a_set_that_is_most_of_the_memory_is_made_smaller(work, monkeypatch):
     of_pictures = dataclasses.replace(method, bytes=160 * pixels)
     with pytest.raises(UserError, match=r"lower --config\.trajectory\.batch_size"):
         plan.check_memory(run, of_pictures, ("distill",))
-    several = dataclasses.replace(of_pictures, partition=2)
+    several = dataclasses.replace(of_pictures, partition=2, image_copies=22)
     with pytest.raises(UserError, match=r"distill\.ipc or --config\.trajectory\.partition$"):
         plan.check_memory(run, several, ("distill",))
 
