@@ -309,9 +309,15 @@ def _find_small_sets(block, settings):
     """
     if block not in settings["evaluation.blocks"]:
         return set()
-    kinds = set(settings["evaluation.rows"]) - {"full_real"}
-    takes_rates = block == "ii" or settings["distill.method"] in method_budgets.SELECTIONS
-    if "initial" in kinds or ("distilled" in kinds and takes_rates):
+    kinds, again = set(settings["evaluation.rows"]) - {"full_real"}, "initial_at_baseline_rate"
+    is_selection = settings["distill.method"] in method_budgets.SELECTIONS
+    if is_selection:  # begins as what it is
+        kinds -= {"initial", again}
+    users = {"distilled"} if is_selection else {again}
+    if block == "ii":
+        kinds.discard(again)
+        users = {"distilled", "initial"}
+    if kinds & users:
         kinds.add("random_real")
     return kinds
 

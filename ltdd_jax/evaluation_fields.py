@@ -16,7 +16,7 @@ from ltdd_jax.rules import (
 )
 
 PROTOCOLS = ("sgd", "adam")
-ROWS = ("distilled", "initial", "random_real", "full_real")
+ROWS = ("distilled", "initial", "initial_at_baseline_rate", "random_real", "full_real")
 
 _COMMON: dict[str, Any] = {
     "blocks": Field(
@@ -30,8 +30,9 @@ _COMMON: dict[str, Any] = {
         ROWS,
         Rule(are_words_of(*ROWS), f"some of {', '.join(ROWS)}, such as ('random_real',)", ROWS),
         "Kinds of rows that are evaluated: the distilled set with all that is made of it, the set "
-        "that it started from, random real images, the whole training set. A row whose learning "
-        "rate another one takes is evaluated too.",
+        "that it started from at the learning rate of the final one, and at that of random real "
+        "images, these, the whole training set. A row whose learning rate another one takes is "
+        "evaluated too.",
     ),
     "extra_rows": Field(
         ("hard", "8bit"),

@@ -132,12 +132,15 @@ def _check_data(values: Mapping[str, Any]) -> None:
 
 def _check_evaluation(values: Mapping[str, Any]) -> None:
     blocks, kinds = values["evaluation.blocks"], values["evaluation.rows"]
+    section = presets.PRESETS[values["distill.method"]].section
+    is_first = section == "selection" and "a selection begins as what it is"
     lacking = {
+        "initial": is_first or (section == "crops" and "confident crops stay what they begin as"),
+        "initial_at_baseline_rate": is_first
+        or ("i" not in blocks and "starts have rates of real images in block i alone"),
         "full_real": "i" not in blocks and "the whole training set is a row of block i alone",
-        "initial": presets.PRESETS[values["distill.method"]].section == "selection"
-        and "a selection begins as what it is",
     }
-    reasons = [lacking.get(kind) for kind in kinds]
+    reasons = list(dict.fromkeys(lacking.get(kind) for kind in kinds))
     if all(reasons):
         raise UserError(
             f"--config.evaluation.rows={kinds} leaves nothing to evaluate, since "

@@ -306,6 +306,10 @@ def test_rows_that_are_left_out_take_no_time():
     assert one.keys() == {EPOCHS}, "without the whole training set"
     three = choose_rows("distilled", "initial", "random_real", given={RATES: (0.01,)})
     assert one[EPOCHS] == pytest.approx(3 * three[EPOCHS], rel=0.02) and three.keys() == {EPOCHS}
+    four = choose_rows(*config.ROWS[:-1], given={RATES: (0.01,)})
+    assert one[EPOCHS] == pytest.approx(4 * four[EPOCHS], rel=0.02), "starts have two rates"
+    again = choose_rows("initial_at_baseline_rate", given={RATES: (0.01,)})
+    assert one[EPOCHS] == pytest.approx(2 * again[EPOCHS], rel=0.02), "that of random real images"
     whole = choose_rows("full_real")
     assert whole[WHOLE] == pytest.approx(every[WHOLE] / 0.4, rel=0.05) and whole.keys() == {WHOLE}
     same = choose_rows("full_real", given={WHOLE: 0})
@@ -330,7 +334,11 @@ def test_rates_are_compared_where_random_real_images_are_trained_on():
     several = (0.005, 0.01, 0.02, 0.05, 0.1)
     epochs = [
         choose_rows(kind, given={RATES: rates}, **more)[EPOCHS]
-        for kind, more in (("distilled", {}), ("initial", {}), ("distilled", SELECTED))
+        for kind, more in (
+            ("distilled", {}),
+            ("initial_at_baseline_rate", {}),
+            ("distilled", SELECTED),
+        )
         for rates in ((0.01,), several)
     ]
     assert epochs[0] == epochs[1], "at the rate of the set"

@@ -159,8 +159,22 @@ def test_impossible_value_is_refused_with_field_value_and_range(field, value, ex
             "leaves nothing to evaluate, since the whole training set is a row of block i alone",
         ),
         (
-            {"distill__method": "random", "evaluation__rows": ("initial",)},
+            {
+                "distill__method": "random",
+                "evaluation__rows": ("initial", "initial_at_baseline_rate"),
+            },
             "since a selection begins as what it is: add 'distilled' or 'random_real'",
+        ),
+        (
+            {"distill__method": "rded", "evaluation__rows": ("initial",)},
+            "since confident crops stay what they begin as: add 'distilled'",
+        ),
+        (
+            {
+                "evaluation__blocks": ("ii",),
+                "evaluation__rows": ("initial_at_baseline_rate", "full_real"),
+            },
+            "real images in block i alone and the whole training set is a row of block i alone",
         ),
         (
             {"evaluation__networks": "mlp", "evaluation__rows": ("full_real", "initial")},

@@ -385,7 +385,8 @@ def choose_rows(rows: Sequence[Row], kinds: Sequence[str]) -> list[Row]:
 def name_kind(row: Row) -> str:
     """Which of `config.ROWS` a row belongs to."""
     name = row.name.removeprefix(SECOND) if row.block == "ii" else row.name
-    return next((kind for kind in configs.ROWS[1:] if name.startswith(kind)), configs.ROWS[0])
+    found = [kind for kind in configs.ROWS[1:] if name.startswith(kind)]
+    return max(found, key=len, default=configs.ROWS[0])  # that of the longest name
 
 
 def order_for_rates(rows: Sequence[Row]) -> list[Row]:

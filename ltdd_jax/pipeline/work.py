@@ -59,7 +59,7 @@ def _is_wanted(run, row):
         return True
     if row.name == "ii_random_real":
         return "distilled" in kinds or "initial" in kinds
-    user = "distilled" if _is_selection(run) else "initial"
+    user = "distilled" if _is_selection(run) else "initial_at_baseline_rate"
     return row.name == "random_real" and user in kinds
 
 
@@ -93,8 +93,9 @@ def _count_own(run, method):
     found = 0.0
     if "i" in settings.blocks:
         of_final = 1 + len(settings.extra_rows) * (not is_selection) + _count_kept(run, method)
-        of_first = is_changed + (not is_selection)  # at its own rate, and at that of real images
-        views = (is_final * of_final + is_first * of_first) * _count_view(run, "i", "")
+        is_again = "initial_at_baseline_rate" in settings.rows and not is_selection
+        views = is_final * of_final + is_first * is_changed + is_again
+        views *= _count_view(run, "i", "")
         ways = transfer.list_ways(run.config) if is_final else ()
         views += sum(_count_view(run, "i", name) for name, _ in ways)
         found += protocols.count_epochs("i", settings.num_epochs) * seen * views

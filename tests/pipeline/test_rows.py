@@ -233,9 +233,8 @@ def test_rows_of_some_kinds_come_with_those_whose_rate_they_take(tmp_path, monke
     assert choose("random_real") == ["random_real", "random_real@mlp", "ii_random_real"]
     of_set = ["distilled", "distilled_hard", "distilled_8bit", "iteration_000003", "distilled@mlp"]
     assert choose("distilled") == [*of_set, "ii_random_real", "ii_distilled"]
-    assert choose("initial") == [
-        "initial", "initial_at_baseline_rate", "random_real", "ii_random_real", "ii_initial"
-    ]  # fmt: skip
+    assert choose("initial") == ["initial", "ii_random_real", "ii_initial"]
+    assert choose("initial_at_baseline_rate") == ["initial_at_baseline_rate", "random_real"]
     with pytest.raises(
         UserError, match=r"evaluation.rows=\('initial',\) leaves nothing .* full_real"
     ):

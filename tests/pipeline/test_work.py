@@ -50,7 +50,8 @@ EVALUATIONS = [
     ({"method": "random", "blocks": ("i", "ii"), "rows": ("distilled",)}, "none", 1),
     ({"method": "rded", "extra_rows": ("8bit",), "blocks": ("i", "ii")}, "none", 1),
     ({"method": "rded", "rows": ("distilled",)}, "none", 1),
-    ({"method": "rded", "rows": ("initial",)}, "none", 1),
+    ({"method": "rded", "rows": ("initial_at_baseline_rate",)}, "none", 1),
+    ({"rows": ("initial_at_baseline_rate",), "blocks": ("i", "ii")}, "none", 2),
     ({"blocks": ("i", "ii"), "rows": ("full_real",)}, "none", 1),
 ]
 
@@ -148,10 +149,12 @@ def test_every_row_that_is_asked_for_besides_is_counted(tmp_path):
     updates, none = 6 * 5 * 6 * 3, count()  # epochs, seeds, images, passes
     other = nets.build("mlp", image_shape=(2, 2, 1), num_classes=3).sizes.flops
     first = count(evaluation__rows=("initial",))
+    again = count(evaluation__rows=("initial_at_baseline_rate",))
     final = count(evaluation__rows=("distilled", "full_real"))
-    np.testing.assert_allclose(first[0] + final[0], none[0])
-    np.testing.assert_allclose(final[0], updates * network.sizes.flops)
-    np.testing.assert_allclose(first[1] + final[1], none[1])
+    np.testing.assert_allclose(first[0] + again[0] + final[0], none[0])
+    np.testing.assert_allclose([first[0], final[0]], updates * network.sizes.flops)
+    np.testing.assert_allclose(again[1] + final[1], none[1])
+    assert first[1] == 0, "at the rate of the set"
     curve = count(evaluation__curve=True, distill__keep_steps=3)
     np.testing.assert_allclose(curve - none, [2 * updates * network.sizes.flops, 0])
     elsewhere = count(evaluation__networks="mlp")
