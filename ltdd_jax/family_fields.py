@@ -14,6 +14,12 @@ def _phase(steps, current, maximum, weight, matched, weighted) -> dict[str, Fiel
         "student_steps": Field(
             steps, at_least(1), "Student steps per iteration (paper: 80 CIFAR-10, 40 CIFAR-100)."
         ),
+        "step_size_factor": Field(
+            1.0,
+            POSITIVE,
+            "Times the learned step size, the learning rate of this phase's student (ours; paper: "
+            "1). The set is evaluated with the step size itself.",
+        ),
         "min_start_epoch": Field(0, at_least(0), _START),
         "current_start_epoch": Field(current, at_least(0), "See min_start_epoch."),
         "max_start_epoch": Field(maximum, at_least(1), "See min_start_epoch."),

@@ -64,6 +64,8 @@ COMMON = {
     "trajectory.optimizer": "sgd",
     "trajectory.schedule": "constant",
     "trajectory.pairs_per_iteration": 1,
+    "trajectory.representation.step_size_factor": 1.0,
+    "trajectory.classifier.step_size_factor": 1.0,
     "trajectory.classifier.min_start_epoch": 0,
     "trajectory.classifier.max_start_epoch": 1,
     # The paper's method.
@@ -176,7 +178,13 @@ OURS = {
     "evaluation.networks": "",  # the paper's table of four networks is asked for by name
     "evaluation.protocols": "sgd",
     "evaluation.adam_rate": 1e-3,
-    "evaluation.rows": ("distilled", "initial", "random_real", "full_real"),
+    "evaluation.rows": (
+        "distilled",
+        "initial",
+        "initial_at_baseline_rate",
+        "random_real",
+        "full_real",
+    ),
     "evaluation.extra_rows": ("hard", "8bit"),
 }
 # Names and places. `runtime` is not what is computed but how.

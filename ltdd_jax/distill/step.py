@@ -34,6 +34,7 @@ class Phase:
       loss_weight: λ, factor of this phase in the outer loss.
       class_weights: w [K] of the inner loss, or None for the plain loss.
       num_shards: students that share a batch, each on its own path (docs/shards.md).
+      step_size_factor: times the learned step size, α in this phase (ours; paper: 1).
     """
 
     name: str
@@ -44,6 +45,7 @@ class Phase:
     loss_weight: float
     class_weights: tuple[float, ...] | None = None
     num_shards: int = 1
+    step_size_factor: float = 1.0
 
 
 @flax.struct.dataclass
@@ -125,6 +127,7 @@ def phase_loss(
         frozen = matching.select_part(pair.start, "backbone")
     part = "classifier" if phase.moved == "classifier" else phase.matched
     target = matching.select_part(pair.target, part)
+    step_size = phase.step_size_factor * synthetic.step_size
 
     def measure(final):
         start = matching.select_part(pair.start, part)
@@ -143,9 +146,9 @@ def phase_loss(
         )
 
     if phase.num_shards == 1:
-        return measure(unroll(params, synthetic.step_size))
+        return measure(unroll(params, step_size))
     shards = jax.tree.map(lambda x: jnp.broadcast_to(x, (phase.num_shards, *x.shape)), params)
-    return _shards_loss(measure, unroll, params, shards, synthetic.step_size, gradient)
+    return _shards_loss(measure, unroll, params, shards, step_size, gradient)
 
 
 def _shards_loss(measure, unroll, params, shards, step_size, gradient):

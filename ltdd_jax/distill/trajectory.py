@@ -121,6 +121,7 @@ def make_phases(settings: Mapping[str, Any], class_counts: Sequence[int]) -> lis
             loss_weight=settings[name]["loss_weight"],
             class_weights=weights if settings[name]["class_weighted"] else None,
             num_shards=settings["num_shards"],
+            step_size_factor=settings[name]["step_size_factor"],
         )
         for name in list_phases(settings)
     ]

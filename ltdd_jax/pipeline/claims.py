@@ -14,9 +14,16 @@ _RECORD = "config.json"
 _OWN = (lock.NAME, "experts")  # what may be there before the first run
 _CUT = tuple(map(files.temporary_name, (_RECORD, lock.NAME)))  # what a killed first run leaves
 # Fields that sets made earlier do not have -> what these were made with.
-_LATER = {
+_OF_PHASE = {"step_size_factor": 1.0}
+_LATER: Mapping[str, Any] = {
     "selection": {"embedding": "expert"},
-    "trajectory": {"class_weight_scale": "frequency", "scanned_experts": "first", "partition": 1},
+    "trajectory": {
+        "class_weight_scale": "frequency",
+        "scanned_experts": "first",
+        "partition": 1,
+        "representation": _OF_PHASE,
+        "classifier": _OF_PHASE,
+    },
 }
 
 
@@ -83,8 +90,7 @@ def claim_set(workspace: Workspace, identity: Mapping[str, Any]) -> None:
             },
         )
         return
-    found = {k: _LATER[k] | v if k in _LATER else v for k, v in before["identity"].items()}
-    changed = records.differences(found, identity)
+    changed = records.differences(_fill(before["identity"], _LATER), identity)
     if changed:
         raise UserError(
             f"{workspace.home} holds a set that was made with other settings: "
@@ -92,6 +98,17 @@ def claim_set(workspace: Workspace, identity: Mapping[str, Any]) -> None:
             "this directory with the same experts, or another --workdir, or restore these "
             "values"
         )
+
+
+def _fill(found, later):
+    """An identity with the fields that it lacks, in the sections that it has."""
+    filled = dict(found)
+    for name, value in later.items():
+        if not isinstance(value, Mapping):
+            filled.setdefault(name, value)
+        elif name in found:
+            filled[name] = _fill(found[name], value)
+    return filled
 
 
 def read_set_record(workspace: Workspace) -> dict[str, Any] | None:

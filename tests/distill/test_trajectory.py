@@ -14,7 +14,7 @@ import pytest
 
 from ltdd_jax import config as configs
 from ltdd_jax import nets
-from ltdd_jax.distill import trajectory
+from ltdd_jax.distill import student, trajectory
 from ltdd_jax.types import UserError
 from tests.distill import tasks
 
@@ -226,6 +226,31 @@ def test_weights_of_mean_one_lengthen_the_steps_by_the_number_of_classes(double)
     assert_close(loss, other[0], 1e-6)  # the weights themselves are float32
     assert_close(images, other[1], 1e-6)
     assert_close(step_size, num_classes * other[2], 1e-6)
+
+
+@pytest.mark.parametrize("gradient", student.GRADIENTS)
+def test_the_student_of_a_phase_takes_steps_of_its_own_length(double, gradient):
+    """Breaks when a phase ignores its factor, takes that of the other, or the learned step size
+    is moved as if there were none."""
+    options = {"trajectory__gradient": gradient, "trajectory__representation__loss_weight": 0.0}
+    longer = make("dam_ed", **options, trajectory__classifier__step_size_factor=3.0)
+    synthetic = start_of(longer)
+    loss, images, step_size = gradients(longer, synthetic)
+    steps_as_long = dataclasses.replace(synthetic, step_size=3 * synthetic.step_size)
+    other = gradients(make("dam_ed", **options), steps_as_long)
+    assert_close(loss, other[0])
+    assert_close(images, other[1])
+    assert_close(step_size, 3 * other[2])
+
+
+def test_a_longer_step_of_one_phase_leaves_the_other(double):
+    """Breaks when the factor of a phase is that of both."""
+    one, both = (
+        run(make("dam_ed", **ONE_ESTIMATOR, trajectory__classifier__step_size_factor=factor))[1]
+        for factor in (1.0, 3.0)
+    )
+    assert_close(both["representation_loss"], one["representation_loss"])
+    assert abs(both["classifier_loss"] / one["classifier_loss"] - 1) > 1e-3
 
 
 def test_a_phase_of_weight_zero_is_left_out(double, monkeypatch):

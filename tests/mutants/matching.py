@@ -33,6 +33,18 @@ MUTANTS = [
          "test_gradient_is_that_of_the_enlarged_pictures_pulled_back"),
     ),
     *of_file(
+        "ltdd_jax/distill/step.py", "tests/distill/test_trajectory.py",
+        ("students of all phases have steps of one length",
+         "phase.step_size_factor * synthetic.step_size", "synthetic.step_size",
+         "test_the_student_of_a_phase_takes_steps_of_its_own_length[exact]"),
+    ),
+    *of_file(
+        "ltdd_jax/distill/trajectory.py", "tests/distill/test_trajectory.py",
+        ("wiring: steps as long as those of the other phase", 'settings[name]["step_size_factor"]',
+         'settings["classifier"]["step_size_factor"]',
+         "test_a_longer_step_of_one_phase_leaves_the_other"),
+    ),
+    *of_file(
         "ltdd_jax/distill/gradient_distance.py", _GRADIENT,
         ("gradients of vectors count", "if x.ndim > 1)", "if x.ndim > 0)",
          "test_distance_equals_loops_over_rows_and_ignores_vectors"),

@@ -1,6 +1,9 @@
 """Which settings make an artefact what it is; what is left out shares it, what is in makes anew."""
 
+import copy
 import dataclasses
+import functools
+import operator
 import types
 
 import pytest
@@ -197,6 +200,7 @@ def test_place_of_a_set_is_not_given_away_once_there_is_one(tmp_path):
         ("dam_ed", "trajectory", "class_weight_scale", "frequency", "mean_one"),
         ("dam_ed", "trajectory", "scanned_experts", "first", "all"),
         ("dam_ed", "trajectory", "partition", 1, 2),
+        ("dam_ed", "trajectory", "classifier__step_size_factor", 1.0, 2.0),
     ],
 )
 def test_sets_made_before_there_was_a_field_are_found_again(
@@ -206,13 +210,16 @@ def test_sets_made_before_there_was_a_field_are_found_again(
     run = small_run.make_run(tmp_path, distill__method=method_name)
     method = types.SimpleNamespace(experts=(), teachers=())
     now = distill.identify(run, method)
-    before = {k: v for k, v in now[section].items() if k != field}
+    before = copy.deepcopy(now[section])
+    *inner, name = field.split("__")
+    del functools.reduce(operator.getitem, inner, before)[name]
     claims.claim_set(run.workspace, now | {section: before})
     run.workspace.distill.mkdir()
     claims.claim_set(run.workspace, now)
     options = {"distill__method": method_name, f"{section}__{field}": other}
     changed = small_run.make_run(tmp_path, **options)
-    with pytest.raises(UserError, match=rf"{section}\.{field}: {was!r} -> {other!r}"):
+    path = ".".join((section, *inner, name))
+    with pytest.raises(UserError, match=rf"{path}: {was!r} -> {other!r}"):
         claims.claim_set(changed.workspace, distill.identify(changed, method))
 
 
