@@ -120,7 +120,7 @@ def read_final(run: Run) -> tuple[LabelledSet, views.StoredViews | None]:
     Raises:
       UserError: the set or its labels are missing, damaged or of other data.
     """
-    return _read_labelled(run, artefacts.read_set(run, artefacts.FINAL))
+    return read_labels(run, artefacts.read_set(run, artefacts.FINAL))
 
 
 def read_kept(run: Run) -> dict[int, LabelledSet]:
@@ -138,7 +138,7 @@ def read_kept(run: Run) -> dict[int, LabelledSet]:
     for iteration, kept in found.items():
         path = find_file(run, kept)
         if path is None or processes.first_then_rest(path.exists):
-            labelled[iteration] = _read_labelled(run, kept)[0]
+            labelled[iteration] = read_labels(run, kept)[0]
         else:
             run.workspace.warn(
                 f"{path} is missing, so that the curve has no point after {iteration} iterations: "
@@ -148,8 +148,12 @@ def read_kept(run: Run) -> dict[int, LabelledSet]:
     return labelled
 
 
-def _read_labelled(run, found):
-    """A set with the labels that the config asks for, and its stored views if any."""
+def read_labels(run: Run, found: LabelledSet) -> tuple[LabelledSet, views.StoredViews | None]:
+    """A set with the labels that the config asks for, and its stored views if any.
+
+    Raises:
+      UserError: the labels are missing, damaged or of other data.
+    """
     path = find_file(run, found)
     if path is None:
         return found, None

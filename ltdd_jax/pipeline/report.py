@@ -66,9 +66,10 @@ def write_report(
     processes.say(table)
     if not processes.is_first():
         return
+    final = artefacts.read_set(run, artefacts.FINAL)
     preset = PRESETS[made["config"]["distill"]["method"]]
     material = page.Material(
-        pictures=read_pictures(run, preset.section == "selection"),
+        pictures=read_pictures(run, final, preset.section == "selection"),
         confusion=confusion,
         expert_losses=_read_expert_losses(run, experts),
         distill_losses=_read_distill_losses(run),
@@ -77,26 +78,26 @@ def write_report(
         flops=work.count_flops(run, method),
         workdir=str(run.workspace.root),
         set_name=run.workspace.set_name,
-        labels_file=_name_labels(run),
+        labels_file=_name_labels(run, final),
     )
     files.write_text(run.workspace.report_page, page.render_page(made, material))
     processes.say(f"report to look at: {run.workspace.report_page}")
 
 
-def read_pictures(run: Run, is_selection: bool) -> page.Pictures:
+def read_pictures(run: Run, final: artefacts.LabelledSet, is_selection: bool) -> page.Pictures:
     """The final set with the labels that were evaluated, and the images it started from.
 
     Args:
       run: whose set and labels are there.
+      final: set of the run.
       is_selection: of real images, which are what the set started from.
 
     Raises:
       UserError: the set or its labels are missing, damaged or of other data.
     """
-    final = artefacts.read_set(run, artefacts.FINAL)
     pixels = artefacts.read_pixels(run, artefacts.FINAL)
     assert pixels is not None  # or the set could not have been read
-    evaluated, _ = labels.read_final(run)
+    evaluated, _ = labels.read_labels(run, final)
     shares = special.softmax(np.asarray(evaluated.synthetic.label_logits), axis=1)
     # Labels that were made later are those of the pictures in the images, all first ones first.
     shares = shares.reshape(-1, len(final.labels), shares.shape[1]).mean(axis=0)
@@ -109,9 +110,9 @@ def read_pictures(run: Run, is_selection: bool) -> page.Pictures:
     )
 
 
-def _name_labels(run):
+def _name_labels(run, final):
     """The file of the labels that were evaluated; "" where the method gave them."""
-    path = labels.find_file(run, artefacts.read_set(run, artefacts.FINAL))
+    path = labels.find_file(run, final)
     return path.name if path else ""
 
 

@@ -30,10 +30,10 @@ def make_rows(run: Run) -> list[Row]:
     Raises:
       UserError: the set, its labels or the teachers are missing, damaged or of other data.
     """
-    _, stored = labels_of.read_final(run)
     # With the labels of its method, whatever it was labelled with since: no student reads them, and
     # results of the same images stay the same.
     final = artefacts.read_set(run, artefacts.FINAL)
+    _, stored = labels_of.read_labels(run, final)
     preset = rows_of.find_preset(run)
     school = _School(run, teachers.read_teachers(run, teachers.TEACHER))
     is_real = preset.section == "selection"

@@ -55,7 +55,7 @@ MUTANTS = [
     *of_file(
         "ltdd_jax/pipeline/labels.py", "tests/pipeline/test_rows.py",
         ("points of a curve keep the labels of their method",
-         "labelled[iteration] = _read_labelled(run, kept)[0]", "labelled[iteration] = kept",
+         "labelled[iteration] = read_labels(run, kept)[0]", "labelled[iteration] = kept",
          "test_random_real_images_get_labels_of_the_same_source"),
     ),
     *of_file(

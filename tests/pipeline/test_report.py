@@ -69,7 +69,7 @@ def test_label_of_an_image_of_several_pictures_is_the_mean_of_theirs(tmp_path):
     own = np.random.default_rng(0).normal(0, 2, (4, len(stored.labels), 3)).astype(np.float32)
     path = labels.find_file(run, stored)
     np.savez(path, label_logits=own.reshape(-1, 3))
-    found = report.read_pictures(run, is_selection=False)
+    found = report.read_pictures(run, stored, is_selection=False)
     assert found.partition == 2
     np.testing.assert_array_equal(found.labels, stored.labels)
     np.testing.assert_allclose(
