@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ltdd_jax import method_budgets
+from ltdd_jax import method_budgets, row_kinds
 from ltdd_jax.choices import Choice, Settings
 
 BUDGETS = {"quick": 3.0, "standard": 30.0, "thorough": 240.0}  # minutes on the machine at hand
@@ -276,7 +276,7 @@ def _count_evaluation(rows, pictures, num_rows, num_teachers, settings):
     Both are 0 where nothing of the kind is asked for.
     """
     seeds, tuning = settings["evaluation.num_seeds"], settings["evaluation.tuning_epochs"]
-    is_whole = "i" in settings["evaluation.blocks"] and "full_real" in settings["evaluation.rows"]
+    is_whole = "full_real" in row_kinds.list_kinds(settings, "i")
     grids = (settings["evaluation.baseline_rates"], settings["student.learning_rates"])
     common, taught = (len(rates) if len(rates) > 1 else 0 for rates in grids)
     of_view = _TEACHER_PASSES * (3 + num_teachers) / 3
@@ -307,19 +307,8 @@ def _find_small_sets(block, settings):
 
     Random real images are among them where another row takes its learning rate of theirs.
     """
-    if block not in settings["evaluation.blocks"]:
-        return set()
-    kinds, again = set(settings["evaluation.rows"]) - {"full_real"}, "initial_at_baseline_rate"
-    is_selection = settings["distill.method"] in method_budgets.SELECTIONS
-    if is_selection:  # begins as what it is
-        kinds -= {"initial", again}
-    users = {"distilled"} if is_selection else {again}
-    if block == "ii":
-        kinds.discard(again)
-        users = {"distilled", "initial"}
-    if kinds & users:
-        kinds.add("random_real")
-    return kinds
+    kinds = row_kinds.list_kinds(settings, block) - {"full_real"}
+    return kinds | {"random_real"} if row_kinds.needs_rates(settings, block) else kinds
 
 
 def _fit(work, cost, most):

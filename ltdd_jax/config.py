@@ -16,6 +16,7 @@ from ltdd_jax import (
     catalogue,  # noqa: F401  so that every config knows all families
     fields,
     presets,
+    row_kinds,
     validation,
 )
 from ltdd_jax.errors import UserError
@@ -91,8 +92,7 @@ def list_splits(config: ConfigDict) -> tuple[str, ...]:
 
 def has_taught_rows(config: ConfigDict) -> bool:
     """Whether rows of block (ii) are evaluated; the whole training set is none of them."""
-    wanted = config.evaluation
-    return "ii" in wanted.blocks and set(wanted.rows) != {"full_real"}
+    return bool(row_kinds.list_kinds(flatten(config.to_dict()), "ii"))
 
 
 def validate(config: ConfigDict, *, settled: bool = True) -> None:

@@ -16,7 +16,8 @@ from ltdd_jax.rules import (
 )
 
 PROTOCOLS = ("sgd", "adam")
-ROWS = ("distilled", "initial", "initial_at_baseline_rate", "random_real", "full_real")
+AT_BASELINE_RATE = "initial_at_baseline_rate"
+ROWS = ("distilled", "initial", AT_BASELINE_RATE, "random_real", "full_real")
 
 _COMMON: dict[str, Any] = {
     "blocks": Field(
@@ -29,10 +30,11 @@ _COMMON: dict[str, Any] = {
     "rows": Field(
         ROWS,
         Rule(are_words_of(*ROWS), f"some of {', '.join(ROWS)}, such as ('random_real',)", ROWS),
-        "Kinds of rows that are evaluated: the distilled set with all that is made of it, the set "
-        "that it started from at the learning rate of the final one, and at that of random real "
-        "images, these, the whole training set. A row whose learning rate another one takes is "
-        "evaluated too.",
+        "Kinds of rows that are evaluated. distilled: the set with all that is made of it; "
+        "initial: what it started from, in block i at the learning rate of the final set; "
+        "initial_at_baseline_rate: the same in block i at the rate of random real images; "
+        "random_real: these; full_real: the whole training set. A row whose learning rate another "
+        "one takes is evaluated too.",
     ),
     "extra_rows": Field(
         ("hard", "8bit"),

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ltdd_jax import fields, presets
+from ltdd_jax import fields, presets, row_kinds
 from ltdd_jax.errors import UserError
 
 _WITH_PATH = ("folder", "npz", "fashion_mnist", "tiny_imagenet", "imagenet")
@@ -132,19 +132,12 @@ def _check_data(values: Mapping[str, Any]) -> None:
 
 def _check_evaluation(values: Mapping[str, Any]) -> None:
     blocks, kinds = values["evaluation.blocks"], values["evaluation.rows"]
-    section = presets.PRESETS[values["distill.method"]].section
-    is_first = section == "selection" and "a selection begins as what it is"
-    lacking = {
-        "initial": is_first or (section == "crops" and "confident crops stay what they begin as"),
-        "initial_at_baseline_rate": is_first
-        or ("i" not in blocks and "starts have rates of real images in block i alone"),
-        "full_real": "i" not in blocks and "the whole training set is a row of block i alone",
-    }
-    reasons = list(dict.fromkeys(lacking.get(kind) for kind in kinds))
-    if all(reasons):
+    if not any(row_kinds.list_kinds(values, block) for block in blocks):
+        lacking = row_kinds.explain_lacking(values, "i" if "i" in blocks else "ii")
+        reasons = " and ".join(dict.fromkeys(lacking[kind] for kind in kinds))
         raise UserError(
-            f"--config.evaluation.rows={kinds} leaves nothing to evaluate, since "
-            f"{' and '.join(map(str, reasons))}: add 'distilled' or 'random_real'"
+            f"--config.evaluation.rows={kinds} leaves nothing to evaluate, since {reasons}: add "
+            "'distilled' or 'random_real'"
         )
     ways = [name for name, none in _WAYS.items() if values[f"evaluation.{name}"] != none]
     if ways and not {"distilled", "random_real"} & set(kinds):

@@ -277,7 +277,7 @@ def test_as_many_networks_are_counted_as_compare_five_rates_for_the_whole_traini
 def test_blocks_leave_each_other_the_time_that_fixed_epochs_do_not_take():
     """Breaks when a block has half the time whatever the other one takes of it."""
     asked = {"method": "rded", "experts": (), "num_teachers": 1, "num_devices": 1}
-    blocks = IMAGES | {"evaluation.blocks": ("i", "ii")}
+    blocks = IMAGES | {"evaluation.blocks": ("i", "ii"), "evaluation.num_seeds": 7}
     free = choose(*LARGE, given=blocks, **asked)
     given = choose(*LARGE, given=blocks | {"student.num_epochs": 1}, **asked)
     assert given[EPOCHS] > 1.5 * free[EPOCHS] and given[WHOLE] > 1.5 * free[WHOLE]
@@ -314,6 +314,19 @@ def test_rows_that_are_left_out_take_no_time():
     assert whole[WHOLE] == pytest.approx(every[WHOLE] / 0.4, rel=0.05) and whole.keys() == {WHOLE}
     same = choose_rows("full_real", given={WHOLE: 0})
     assert same == {EPOCHS: whole[WHOLE]}, "whose epochs those of the whole training set are"
+
+
+def test_a_start_that_a_set_has_not_takes_no_time():
+    """Breaks when sets that nothing changes have time for what they begin as."""
+    crops = {"method": "rded", "experts": ()}
+    one, both = (
+        choose_rows(*kinds, given={RATES: (0.01,)}, **crops)
+        for kinds in (("distilled",), ("distilled", "initial"))
+    )
+    assert one == both
+    labelled = {RATES: (0.01,), "labels.relabel": "teacher"}
+    again = choose_rows("distilled", "initial", given=labelled, **crops)
+    assert again[EPOCHS] == pytest.approx(one[EPOCHS] / 2, rel=0.02)
 
 
 def test_pictures_that_images_hold_are_counted():

@@ -174,7 +174,7 @@ def test_impossible_value_is_refused_with_field_value_and_range(field, value, ex
                 "evaluation__blocks": ("ii",),
                 "evaluation__rows": ("initial_at_baseline_rate", "full_real"),
             },
-            "real images in block i alone and the whole training set is a row of block i alone",
+            "block ii has one rate for all rows and the whole training set is a row of block i",
         ),
         (
             {"evaluation__networks": "mlp", "evaluation__rows": ("full_real", "initial")},

@@ -11,7 +11,7 @@ import numpy as np
 from ltdd_jax import losses
 from ltdd_jax.data import mosaic
 from ltdd_jax.distill import initialize
-from ltdd_jax.distill.method import Task
+from ltdd_jax.distill.method import IMAGE_COPIES, Task
 from ltdd_jax.types import SyntheticSet
 
 LIMITS = {"image_max": 1e6}  # network input is of order 1
@@ -152,6 +152,6 @@ def measure(loss: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
 def estimate_bytes(task: Task, rows: int, ipc: int) -> int:
     """Memory of a step that differentiates through `rows` images, beside data and set."""
     sizes, pixels = task.network.sizes, int(np.prod(task.image_shape))
-    images = 6 * 4 * ipc * task.num_classes * pixels
+    images = IMAGE_COPIES * 4 * ipc * task.num_classes * pixels
     held = task.images.nbytes if isinstance(task.images, np.ndarray) else 0  # or on disk
     return sizes.training_bytes(rows) + images + held

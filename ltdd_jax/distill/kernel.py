@@ -26,7 +26,6 @@ _REMEDY = "lower --config.kernel.first.image_lr or --config.kernel.second.image_
 _BETAS = (0.9, 0.99)
 _MAPS_PER_ROW = 6.7  # copies of the feature maps that a gradient keeps, as in `trajectory`
 _AUGMENTED = 10  # copies of a batch's pictures while the derivative of the augmentation is taken
-_COPIES = 6  # of the synthetic images: themselves, moments, gradient, its parts and updates
 _GRADIENT_FORWARDS = 3
 
 
@@ -85,6 +84,7 @@ def make_method(task: method.Task, *, ipc: int, **settings: Any) -> method.Metho
         limits=_LIMITS,
         remedy=_REMEDY,
         bytes=estimate_bytes(task, len(labels), pool_rows, size, settings["batch_size"]),
+        image_copies=_AUGMENTED + method.IMAGE_COPIES,
         flops=estimate_flops(task, len(labels), pool_rows, settings["batch_size"]),
         summary=" + ".join(f"pool of {stage.pool_size}" for stage in stages)
         + f", {settings['loss'].replace('_', ' ')} of ridge regression",
@@ -166,7 +166,7 @@ def estimate_bytes(task: method.Task, rows: int, pool_rows: int, pool: int, batc
     """Memory of one iteration: the larger of its two gradients, the pool and the kernel."""
     sizes, pixels = task.network.sizes, int(np.prod(task.image_shape))
     maps = _MAPS_PER_ROW * max(rows, pool_rows) * sizes.sum_maps + 2 * batch * sizes.largest_map
-    images = (_AUGMENTED + _COPIES) * rows * pixels + batch * pixels
+    images = (_AUGMENTED + method.IMAGE_COPIES) * rows * pixels + batch * pixels
     return int(4 * (maps + images + 4 * pool * sizes.num_parameters + 4 * rows**2))
 
 

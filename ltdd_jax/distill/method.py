@@ -12,6 +12,9 @@ from ltdd_jax.data import normalize
 from ltdd_jax.nets import Network
 from ltdd_jax.types import AugmentFn, Params, SyntheticSet
 
+# Of a set while a step learns its images: themselves, momentum, gradient, its parts and updates.
+IMAGE_COPIES = 6
+
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
@@ -125,7 +128,7 @@ class Method:
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     remedy: str = ""
     bytes: int = 0
-    image_copies: int = 6  # themselves, momentum, gradient, its parts and updates
+    image_copies: int = IMAGE_COPIES
     flops: float = 0.0
     summary: str = ""
 

@@ -23,13 +23,13 @@ PHASES = ("representation", "classifier")  # also the kinds of experts they foll
 _LIMITS = {"image_max": 1e6, "step_size": 1e3}  # whitened pixels are of order 1
 _REMEDY = (
     "lower --config.trajectory.image_lr, --config.trajectory.step_size_lr or "
-    "--config.trajectory.initial_step_size, or set --config.trajectory.skip_threshold"
+    "--config.trajectory.initial_step_size, or a step_size_factor of its phases, or set "
+    "--config.trajectory.skip_threshold"
 )
 # Fitted to the compiler's own figures: 452 MB at width 128 and 110 MB at width 32 for 100 images
 # without augmentation; 113 MB at width 8 with it and a set of 1000, arguments included.
 _MAPS_PER_STEP = 6.7
 _AUGMENTED = 10  # copies of a batch's pictures while the derivative of the augmentation is taken
-_COPIES = 6  # of the synthetic images: themselves, momentum, gradient, its parts and updates
 _ENLARGED = 4  # of every picture of an image that holds several; the compiler's figures again
 _STEP_FORWARDS = 9  # passes of a student's step and its adjoint, in forward passes
 
@@ -290,4 +290,4 @@ def count_batch(num_images: int, settings: Mapping[str, Any]) -> int:
 
 def _count_copies(factor):
     """Copies of the images of a set that an iteration holds, enlarged pictures among them."""
-    return _COPIES + (_ENLARGED * factor**2 if factor > 1 else 0)
+    return method.IMAGE_COPIES + (_ENLARGED * factor**2 if factor > 1 else 0)

@@ -1,6 +1,7 @@
 """What a run computes: multiplications and additions of its stages and of the rows it evaluates."""
 
 from ltdd_jax import config as configs
+from ltdd_jax import records, row_kinds
 from ltdd_jax.distill import Method
 from ltdd_jax.pipeline import protocols, rows, taught_rows, teachers, transfer
 from ltdd_jax.pipeline.rows import Row
@@ -54,17 +55,11 @@ def list_baselines(run: Run, method: Method) -> list[Row]:
 
 def _is_wanted(run, row):
     """Whether a row is of a kind that is asked for, or rows of the set take its learning rate."""
-    kinds = run.config.evaluation.rows
-    if rows.name_kind(row) in kinds:
+    values = records.flatten(run.config.to_dict())
+    if rows.name_kind(row) in row_kinds.list_kinds(values, row.block):
         return True
-    if row.name == "ii_random_real":
-        return "distilled" in kinds or "initial" in kinds
-    user = "distilled" if _is_selection(run) else "initial_at_baseline_rate"
-    return row.name == "random_real" and user in kinds
-
-
-def _is_selection(run):
-    return PRESETS[run.config.distill.method].section == "selection"
+    random_real = rows.SECOND * (row.block == "ii") + "random_real"
+    return row.name == random_real and row_kinds.needs_rates(values, row.block)
 
 
 def count_row(run: Run, row: Row) -> float:
@@ -86,21 +81,20 @@ def count_row(run: Run, row: Row) -> float:
 
 def _count_own(run, method):
     """Of the rows of the set, which take their rates from the set or from random real images."""
-    settings, is_selection = run.config.evaluation, _is_selection(run)
+    settings, values = run.config.evaluation, records.flatten(run.config.to_dict())
     seen = settings.num_seeds * method.partition**2 * len(method.labels)
-    is_final, is_first = "distilled" in settings.rows, "initial" in settings.rows
-    is_changed = bool(method.num_iterations)  # or the set is what it began as
     found = 0.0
-    if "i" in settings.blocks:
-        of_final = 1 + len(settings.extra_rows) * (not is_selection) + _count_kept(run, method)
-        is_again = "initial_at_baseline_rate" in settings.rows and not is_selection
-        views = is_final * of_final + is_first * is_changed + is_again
-        views *= _count_view(run, "i", "")
+    if kinds := row_kinds.list_kinds(values, "i"):
+        is_made = PRESETS[run.config.distill.method].section != "selection"
+        of_final = 1 + len(settings.extra_rows) * is_made + _count_kept(run, method)
+        starts = kinds.intersection(row_kinds.STARTS)
+        is_final = "distilled" in kinds
+        views = (is_final * of_final + len(starts)) * _count_view(run, "i", "")
         ways = transfer.list_ways(run.config) if is_final else ()
         views += sum(_count_view(run, "i", name) for name, _ in ways)
         found += protocols.count_epochs("i", settings.num_epochs) * seen * views
-    if "ii" in settings.blocks:
-        views = (is_final + is_first * is_changed) * _count_view(run, "ii", "")
+    if kinds := row_kinds.list_kinds(values, "ii") & {"distilled", "initial"}:
+        views = len(kinds) * _count_view(run, "ii", "")
         found += run.config.student.num_epochs * seen * views
     return found
 

@@ -228,11 +228,15 @@ def test_weights_of_mean_one_lengthen_the_steps_by_the_number_of_classes(double)
     assert_close(step_size, num_classes * other[2], 1e-6)
 
 
-@pytest.mark.parametrize("gradient", student.GRADIENTS)
-def test_the_student_of_a_phase_takes_steps_of_its_own_length(double, gradient):
+@pytest.mark.parametrize(
+    ("gradient", "num_shards"),
+    [*((gradient, 1) for gradient in student.GRADIENTS), ("exact", 2), ("two_pass", 2)],
+)
+def test_the_student_of_a_phase_takes_steps_of_its_own_length(double, gradient, num_shards):
     """Breaks when a phase ignores its factor, takes that of the other, or the learned step size
     is moved as if there were none."""
-    options = {"trajectory__gradient": gradient, "trajectory__representation__loss_weight": 0.0}
+    options = {"trajectory__gradient": gradient, "trajectory__num_shards": num_shards}
+    options["trajectory__representation__loss_weight"] = 0.0
     longer = make("dam_ed", **options, trajectory__classifier__step_size_factor=3.0)
     synthetic = start_of(longer)
     loss, images, step_size = gradients(longer, synthetic)

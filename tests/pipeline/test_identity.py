@@ -201,6 +201,7 @@ def test_place_of_a_set_is_not_given_away_once_there_is_one(tmp_path):
         ("dam_ed", "trajectory", "scanned_experts", "first", "all"),
         ("dam_ed", "trajectory", "partition", 1, 2),
         ("dam_ed", "trajectory", "classifier__step_size_factor", 1.0, 2.0),
+        ("dam_ed", "trajectory", "representation__step_size_factor", 1.0, 2.0),
     ],
 )
 def test_sets_made_before_there_was_a_field_are_found_again(

@@ -257,12 +257,14 @@ def test_memory_and_disk_of_teachers_are_foreseen(tmp_path, monkeypatch):
     [
         (("i", "ii"), ("random_real",), "none", ("teacher",)),
         (("i", "ii"), ("full_real",), "none", ()),
+        (("i", "ii"), ("full_real", "initial"), "none", ()),
         (("i",), ("distilled",), "none", ()),
         (("i",), ("full_real",), "teacher", ("teacher",)),
     ],
 )
 def test_teachers_that_no_row_asks_are_not_trained(tmp_path, blocks, rows, relabel, expected):
-    """Breaks when the whole training set alone is evaluated and teachers are trained for it."""
+    """Breaks when the whole training set alone is evaluated, or a start that a selection has not,
+    and teachers are trained for it."""
     fields = {"evaluation__blocks": blocks, "evaluation__rows": rows, "labels__relabel": relabel}
     run = make_run(tmp_path, distill__method="random", net__name="mlp", **fields)
     network = teachers.list_members(run, "teacher")[1].network()

@@ -52,6 +52,9 @@ EVALUATIONS = [
     ({"method": "rded", "rows": ("distilled",)}, "none", 1),
     ({"method": "rded", "rows": ("initial_at_baseline_rate",)}, "none", 1),
     ({"rows": ("initial_at_baseline_rate",), "blocks": ("i", "ii")}, "none", 2),
+    ({"method": "rded"}, "teacher", 1),
+    ({"method": "rded", "rows": ("initial",), "blocks": ("i", "ii")}, "teacher", 1),
+    ({"method": "random", "rows": ("initial", "full_real"), "blocks": ("i", "ii")}, "none", 1),
     ({"blocks": ("i", "ii"), "rows": ("full_real",)}, "none", 1),
 ]
 
