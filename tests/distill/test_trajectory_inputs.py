@@ -71,6 +71,7 @@ def test_phases_of_the_paper():
         trajectory__representation__loss_weight=0.7,
         trajectory__classifier__loss_weight=0.4,
         trajectory__representation__student_steps=5,
+        trajectory__classifier__step_size_factor=3.0,
         trajectory__num_shards=3,
     )
     found = [vars(phase).copy() for phase in trajectory.make_phases(settings, COUNTS)]
@@ -78,9 +79,9 @@ def test_phases_of_the_paper():
     common = {"batch_size": 4, "num_shards": 3}
     assert found == [
         {"name": "representation", "moved": "all", "matched": "backbone", "student_steps": 5,
-         "loss_weight": 0.7, **common},
+         "loss_weight": 0.7, "step_size_factor": 1.0, **common},
         {"name": "classifier", "moved": "classifier", "matched": "classifier",
-         "student_steps": 2, "loss_weight": 0.4, **common},
+         "student_steps": 2, "loss_weight": 0.4, "step_size_factor": 3.0, **common},
     ]  # fmt: skip
     np.testing.assert_allclose(weights[0], (0.6, 0.3, 0.1), rtol=1e-6)
     assert weights[1] is None
