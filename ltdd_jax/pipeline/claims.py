@@ -13,8 +13,8 @@ FORMAT_VERSION = 3  # of a directory; 3: every artefact carries its own identity
 _RECORD = "config.json"
 _OWN = (lock.NAME, "experts")  # what may be there before the first run
 _CUT = tuple(map(files.temporary_name, (_RECORD, lock.NAME)))  # what a killed first run leaves
-# Fields that sets made earlier do not have -> what these were made with.
 _OF_PHASE = {"step_size_factor": 1.0}
+# Fields that sets made earlier do not have -> what these were made with.
 _LATER: Mapping[str, Any] = {
     "selection": {"embedding": "expert"},
     "trajectory": {

@@ -114,13 +114,13 @@ def choose_present(run: Run) -> None:
         _point_to(run, path)
 
 
-def read_final(run: Run) -> tuple[LabelledSet, views.StoredViews | None]:
-    """The finished set with the labels that the config asks for, and its stored views if any.
+def read_final(run: Run) -> LabelledSet:
+    """The finished set with the labels that the config asks for.
 
     Raises:
       UserError: the set or its labels are missing, damaged or of other data.
     """
-    return read_labels(run, artefacts.read_set(run, artefacts.FINAL))
+    return read_labels(run, artefacts.read_set(run, artefacts.FINAL))[0]
 
 
 def read_kept(run: Run) -> dict[int, LabelledSet]:

@@ -116,7 +116,7 @@ def make_rows(run: Run) -> list[Row]:
     Raises:
       UserError: the set is missing, damaged or of other data.
     """
-    final = labels_of.read_final(run)[0]
+    final = labels_of.read_final(run)
     epochs = run.config.evaluation.num_epochs
     preset = find_preset(run)
     if preset.section == "selection":  # of all real images, also of those that judge rates

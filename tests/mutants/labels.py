@@ -61,7 +61,7 @@ MUTANTS = [
     *of_file(
         "ltdd_jax/pipeline/taught_rows.py", "tests/pipeline/test_rows.py",
         ("students are trained again for labels that they never read",
-         "final = artefacts.read_set(run, artefacts.FINAL)", "final = labels_of.read_final(run)[0]",
+         "final = artefacts.read_set(run, artefacts.FINAL)", "final = labels_of.read_final(run)",
          "test_labels_alone_make_no_other_set_for_students_of_a_teacher"),
     ),
     *of_file(
